@@ -1,0 +1,273 @@
+"""Validation of commands: one rule book for the HTTP body, JSON records and Avro records.
+
+Pure: raises :class:`InvalidCommand` with the field's name and a sentence that never repeats the value.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas import identity, money
+from schemas.records import CommandType, PaymentCommand
+
+MAX_BYTES: Final = 64 * 1024
+"""Largest command, as an HTTP body or as a record's value."""
+MAX_DEPTH: Final = 16
+MAX_METADATA: Final = 20
+MAX_TEXT: Final = 500
+
+_MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PAN_RUN = re.compile(r"\d(?:[ \-\u2010-\u2015\u00a0.]?\d){12,}")
+
+CREATE_FIELDS: Final = frozenset(
+    {
+        "merchant_id",
+        "amount",
+        "currency",
+        "payment_method",
+        "customer_id",
+        "description",
+        "metadata",
+        "lane",
+        "expires_at",
+    }
+)
+_CANCEL_FIELDS: Final = frozenset({"payment_id", "merchant_id", "idempotency_key"})
+
+
+class InvalidCommand(ValueError):
+    """A command that cannot be taken. ``field`` is a path such as ``metadata.order``; ``code`` is machine-readable."""
+
+    def __init__(self, field: str, detail: str, code: str = "invalid-field") -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.detail = detail
+        self.code = code
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether 13 to 19 digits in a row (spaces, dashes and Unicode digits included) pass the Luhn check (ISO 7812-1)."""
+    for run in _PAN_RUN.finditer(text):
+        digits = [int(char) for char in run.group() if char.isdigit()]
+        for start in range(len(digits)):
+            for length in range(13, min(19, len(digits) - start) + 1):
+                if _luhn(digits[start : start + length]):
+                    return True
+    return False
+
+
+def _luhn(digits: list[int]) -> bool:
+    if not any(digits):
+        return False
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        doubled = digit * 2 if place % 2 else digit
+        total += doubled - 9 if doubled > 9 else doubled
+    return total % 10 == 0
+
+
+def check_key(key: Any) -> str:
+    """Pass a well-formed idempotency key on. Raises InvalidCommand."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidCommand("idempotency_key", "must be 1 to 255 visible ASCII characters")
+    return _no_card("idempotency_key", key)
+
+
+def check_merchant(merchant: Any) -> str:
+    """Pass a well-formed merchant id on. Raises InvalidCommand."""
+    if not isinstance(merchant, str) or not _MERCHANT.fullmatch(merchant):
+        raise InvalidCommand("merchant_id", "must be 1 to 64 characters of A-Z a-z 0-9 _ -")
+    return merchant
+
+
+def check_payment_id(value: Any) -> str:
+    """Pass a canonical payment id on. Raises InvalidCommand."""
+    try:
+        if isinstance(value, str) and str(uuid.UUID(value)) == value:
+            return value
+    except ValueError:
+        pass
+    raise InvalidCommand("payment_id", "must be a UUID in its canonical form")
+
+
+def create(
+    fields: Mapping[str, Any], *, idempotency_key: Any, lanes: frozenset[str], accepted_at_ms: int
+) -> PaymentCommand:
+    """The create command in a JSON object's fields (without ``type`` and ``idempotency_key``). Raises InvalidCommand."""
+    unknown = sorted(str(name) for name in fields.keys() - CREATE_FIELDS)
+    if unknown:
+        name = unknown[0][:64] if _TOKEN.fullmatch(unknown[0][:64]) else "(unnamed)"
+        raise InvalidCommand(name, "is not a field of a payment", "unknown-field")
+    for name in ("merchant_id", "amount", "currency", "payment_method"):
+        if fields.get(name) is None:
+            raise InvalidCommand(name, "is required", "missing-field")
+    amount, currency = fields["amount"], fields["currency"]
+    if not isinstance(currency, str):
+        raise InvalidCommand("currency", "must be a string")
+    if not isinstance(amount, str):
+        raise InvalidCommand("amount", "must be a decimal string such as '12.50', not a number")
+    try:
+        amount_minor = money.to_minor(amount, currency)
+    except money.MoneyError as error:
+        raise InvalidCommand(error.field, error.detail) from error
+    return check(
+        PaymentCommand(
+            type=CommandType.CREATE,
+            merchant_id=fields["merchant_id"],
+            idempotency_key=idempotency_key,
+            amount_minor=amount_minor,
+            currency=currency,
+            payment_method=fields["payment_method"],
+            customer_id=fields.get("customer_id"),
+            description=fields.get("description"),
+            metadata=_metadata(fields.get("metadata")),
+            lane=fields.get("lane"),
+            expires_at_ms=_instant("expires_at", fields.get("expires_at")),
+            accepted_at_ms=accepted_at_ms,
+        ),
+        lanes=lanes,
+    )
+
+
+def from_json(fields: Any, *, lanes: frozenset[str], accepted_at_ms: int) -> PaymentCommand:
+    """The command in a JSON record: the HTTP body's fields plus ``type`` and ``idempotency_key``. Raises InvalidCommand."""
+    if not isinstance(fields, Mapping):
+        raise InvalidCommand("(body)", "must be a JSON object")
+    kind = fields.get("type")
+    if kind == CommandType.CREATE.value:
+        rest = {name: value for name, value in fields.items() if name not in ("type", "idempotency_key")}
+        return create(rest, idempotency_key=fields.get("idempotency_key"), lanes=lanes, accepted_at_ms=accepted_at_ms)
+    if kind == CommandType.CANCEL.value:
+        unknown = fields.keys() - _CANCEL_FIELDS - {"type"}
+        if unknown:
+            raise InvalidCommand("(body)", "a cancel has only payment_id, merchant_id, idempotency_key", "unknown-field")
+        return check(
+            PaymentCommand(
+                type=CommandType.CANCEL,
+                payment_id=fields.get("payment_id"),
+                merchant_id=fields.get("merchant_id"),
+                idempotency_key=fields.get("idempotency_key"),
+                accepted_at_ms=accepted_at_ms,
+            ),
+            lanes=lanes,
+        )
+    raise InvalidCommand("type", "must be 'create' or 'cancel'")
+
+
+def check(command: PaymentCommand, *, lanes: frozenset[str]) -> PaymentCommand:
+    """A command, whatever it came in, with its ``payment_id`` set as the gateway derives it. Raises InvalidCommand.
+
+    A create's own ``payment_id`` is never believed. An empty set of lanes stands for: any well-formed lane.
+    """
+    if command.type is CommandType.CANCEL:
+        return _check_cancel(command)
+    merchant, key = check_merchant(command.merchant_id), check_key(command.idempotency_key)
+    for name, number in (("amount", command.amount_minor), ("expires_at", command.expires_at_ms)):
+        if number is None and name == "amount":
+            raise InvalidCommand("amount", "is required", "missing-field")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise InvalidCommand(name, "must be a whole number")
+    if not isinstance(command.currency, str):
+        raise InvalidCommand("currency", "is required", "missing-field")
+    try:
+        money.exponent(command.currency)
+        money.check_minor(command.amount_minor or 0)
+    except money.MoneyError as error:
+        raise InvalidCommand(error.field, error.detail) from error
+    if not isinstance(command.payment_method, str) or not _TOKEN.fullmatch(command.payment_method):
+        raise InvalidCommand("payment_method", "must be a token of 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+    _no_card("payment_method", command.payment_method)
+    _text("customer_id", command.customer_id, 128)
+    _text("description", command.description, MAX_TEXT)
+    _metadata(command.metadata)
+    if command.lane is not None and (
+        not isinstance(command.lane, str) or not _LANE.fullmatch(command.lane) or (lanes and command.lane not in lanes)
+    ):
+        raise InvalidCommand("lane", "is not a lane of this gateway")
+    return _with_id(command, identity.payment_id(merchant, key))
+
+
+def _check_cancel(command: PaymentCommand) -> PaymentCommand:
+    if command.payment_id is not None:
+        return _with_id(command, check_payment_id(command.payment_id))
+    if command.merchant_id is None or command.idempotency_key is None:
+        raise InvalidCommand("payment_id", "or merchant_id with the create's idempotency_key is required", "missing-field")
+    return _with_id(
+        command, identity.payment_id(check_merchant(command.merchant_id), check_key(command.idempotency_key))
+    )
+
+
+def fingerprint(command: PaymentCommand) -> str:
+    """The fingerprint of a checked create."""
+    return identity.fingerprint(
+        amount_minor=command.amount_minor or 0,
+        currency=command.currency or "",
+        payment_method=command.payment_method or "",
+        customer_id=command.customer_id,
+        description=command.description,
+        metadata=command.metadata,
+        lane=command.lane,
+        expires_at_ms=command.expires_at_ms,
+    )
+
+
+def _with_id(command: PaymentCommand, payment_id: str) -> PaymentCommand:
+    if command.payment_id == payment_id:
+        return command
+    values = {name: getattr(command, name) for name in PaymentCommand.__slots__}
+    return PaymentCommand(**{**values, "payment_id": payment_id})
+
+
+def _text(field: str, value: Any, longest: int) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise InvalidCommand(field, f"must be a string of 1 to {longest} characters")
+    if _UNSAFE.search(value):
+        raise InvalidCommand(field, "must not hold control or text-direction characters")
+    return _no_card(field, value)
+
+
+def _no_card(field: str, value: str) -> str:
+    if holds_card_number(value):
+        raise InvalidCommand(field, "seems to hold a card number; send a payment method token instead", "card-number")
+    return value
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidCommand("metadata", "must be an object of strings")
+    if len(value) > MAX_METADATA:
+        raise InvalidCommand("metadata", f"must have at most {MAX_METADATA} keys")
+    for key, item in value.items():
+        if not isinstance(key, str) or not _TOKEN.fullmatch(key) or len(key) > 40:
+            raise InvalidCommand("metadata", "keys must be 1 to 40 characters of A-Z a-z 0-9 _ . : -")
+        _no_card("metadata", key)
+        if item is None:
+            raise InvalidCommand(f"metadata.{key}", "must be a string")
+        _text(f"metadata.{key}", item, MAX_TEXT)
+    return dict(value)
+
+
+def _instant(field: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > 40:
+        raise InvalidCommand(field, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z")
+    try:
+        moment = dt.datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidCommand(field, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z")
+    return int(moment.timestamp() * 1000)

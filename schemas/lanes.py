@@ -1,0 +1,50 @@
+"""Lanes: one provider account each, with its own limit, breaker, topics and consumer group."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+LANE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """One provider account. ``limit`` calls are allowed in any ``window_ms`` on the provider's clock."""
+
+    name: str
+    provider: str = "simulator"
+    url: str = ""
+    limit: int = 2
+    window_ms: int = 1000
+    guard_ms: int = 20
+    call_timeout_ms: int = 10_000
+
+
+def parse_lanes(text: str) -> dict[str, Lane]:
+    """Read ``{"name": {"provider": ..., "url": ..., "limit": ...}, ...}``; the first lane is the default one.
+
+    Raises ValueError with what is wrong, naming the lane.
+    """
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"LANES is not JSON: {error}") from error
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError("LANES must be a JSON object with at least one lane")
+    lanes: dict[str, Lane] = {}
+    for name, fields in raw.items():
+        if not LANE_NAME.fullmatch(name):
+            raise ValueError(f"lane {name!r}: a name is {LANE_NAME.pattern}")
+        try:
+            lane = Lane(name=name, **fields)
+        except TypeError as error:
+            raise ValueError(f"lane {name!r}: {error}") from error
+        for number in ("limit", "window_ms", "guard_ms", "call_timeout_ms"):
+            value = getattr(lane, number)
+            if not isinstance(value, int) or isinstance(value, bool) or value < (0 if number == "guard_ms" else 1):
+                raise ValueError(f"lane {name!r}: {number} must be a positive whole number")
+        lanes[name] = lane
+    return lanes
