@@ -23,8 +23,10 @@ class Lane:
     call_timeout_ms: int = 10_000
 
 
-def parse_lanes(text: str) -> dict[str, Lane]:
+def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
     """Read ``{"name": {"provider": ..., "url": ..., "limit": ...}, ...}``; the first lane is the default one.
+
+    A lane without a url gets ``default_url``.
 
     Raises ValueError with what is wrong, naming the lane.
     """
@@ -39,7 +41,7 @@ def parse_lanes(text: str) -> dict[str, Lane]:
         if not LANE_NAME.fullmatch(name):
             raise ValueError(f"lane {name!r}: a name is {LANE_NAME.pattern}")
         try:
-            lane = Lane(name=name, **fields)
+            lane = Lane(name=name, **{"url": default_url, **fields})
         except TypeError as error:
             raise ValueError(f"lane {name!r}: {error}") from error
         for number in ("limit", "window_ms", "guard_ms", "call_timeout_ms"):

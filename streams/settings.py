@@ -1,0 +1,51 @@
+"""Settings of the stream roles, read once from the environment; a bad one fails at start with the variable's name."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ops.kafka.clients import KafkaSettings
+from schemas import topics
+from schemas.lanes import Lane, parse_lanes
+
+
+class StreamSettings(BaseSettings):
+    """What intake, dispatch and delay read."""
+
+    model_config = SettingsConfigDict(frozen=True)
+
+    kafka_bootstrap: str
+    kafka_dialect: Literal["apache", "tansu"] = "apache"
+    redis_url: str = ""
+    database_url: str = ""
+    simulator_url: str = ""
+    lanes: str = '{"simulator": {"provider": "simulator", "limit": 2}}'
+    retry_tiers: str = ",".join(topics.DEFAULT_TIERS)
+    command_partitions: int = Field(12, ge=1, le=1024)
+    lane_partitions: int = Field(8, ge=1, le=1024)
+    dedup_window_s: float = Field(7 * 86400, gt=0)
+    max_attempts: int = Field(8, ge=1, le=100)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """How to reach Kafka."""
+        return KafkaSettings(self.kafka_bootstrap, self.kafka_dialect)
+
+    def lane_table(self) -> dict[str, Lane]:
+        """The lanes by name; the first one is the default. Raises ValueError naming what is wrong."""
+        return parse_lanes(self.lanes, default_url=self.simulator_url)
+
+    def tiers(self) -> tuple[str, ...]:
+        """The retry tiers, shortest first. Raises ValueError."""
+        names = tuple(name.strip() for name in self.retry_tiers.split(",") if name.strip())
+        if not names or list(names) != sorted(names, key=topics.tier_ms):
+            raise ValueError("RETRY_TIERS must list at least one delay, shortest first, as in 1s,5s,1m")
+        return names
