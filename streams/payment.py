@@ -131,14 +131,15 @@ def decide(task: PaymentTask, entry: Entry | None, now_ms: int, rules: Rules) ->
         return Step.CONFLICT
     if task.attempt == entry.attempt:
         return Step.INTERRUPTED if entry.state is State.PROCESSING else Step.PUBLISH_AGAIN
-    if task.attempt != entry.attempt + 1 or entry.final:
+    if task.attempt != entry.attempt + 1:
         return Step.DROP
-    if entry.state is State.REVIEW and (task.replay_id is None or task.replay_id == entry.replay_id):
-        return Step.DROP
+    replayed = task.replay_id is not None and task.replay_id != entry.replay_id
+    if entry.final or (entry.state is State.REVIEW and not replayed):
+        return Step.PUBLISH_AGAIN  # it may have ended without a call, and the worker may have died before it said so
     if entry.first_called_at_ms is None:
         expired = task.expires_at_ms is not None and task.expires_at_ms <= now_ms
         return Step.EXPIRE if expired else Step.CHARGE
-    return _next_call(entry, now_ms, rules, replayed=task.replay_id != entry.replay_id)
+    return _next_call(entry, now_ms, rules, replayed=replayed)
 
 
 def _next_call(entry: Entry, now_ms: int, rules: Rules, *, replayed: bool) -> Step:
@@ -206,9 +207,6 @@ def settle(  # noqa: PLR0913 - all that an outcome consists of
 
     ``retry`` is used only where the outcome leaves the payment open and its budget of attempts is not used up.
     """
-    charge = entry.call is Call.CHARGE
-    landed = charge and outcome.sent and outcome.kind is not OutcomeKind.RETRYABLE
-    touched = charge and outcome.sent
     nxt = replace(
         entry,
         version=entry.version + 1,
@@ -218,7 +216,7 @@ def settle(  # noqa: PLR0913 - all that an outcome consists of
         reason=outcome.reason,
         detail=outcome.detail,
         provider_charge_id=outcome.provider_charge_id or entry.provider_charge_id,
-        may_have_charged=entry.may_have_charged or touched or landed,
+        may_have_charged=entry.may_have_charged or (entry.call is Call.CHARGE and outcome.sent),
         sent_at_us=sent_at_us,
     )
     if not outcome.sent and before is not None and before.first_called_at_ms is None:
