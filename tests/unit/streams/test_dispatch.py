@@ -1,0 +1,274 @@
+"""Dispatch over memory adapters: what is durable before what, and what a crash at each write leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from ops.kafka.clients import Message
+from schemas import codec, topics
+from schemas.records import EventType, PaymentEvent, PaymentTask, State, TaskKind
+from streams import payment
+from streams.breaker import Breaker
+from streams.dispatch import Dispatcher, Origin
+from streams.errors import PermitExpired
+from streams.limiter.port import Permit
+from streams.payment import Rules
+from streams.providers.port import Outcome, OutcomeKind
+from streams.stores.ledger import TableLedger
+from streams.throttle import Turnstile
+
+TASK = PaymentTask(
+    kind=TaskKind.CREATE,
+    payment_id="107c45ba-7681-56a0-b5fb-19153d5aa05e",
+    merchant_id="shop",
+    idempotency_key="order-1",
+    fingerprint="f1",
+    amount_minor=1250,
+    currency="USD",
+    payment_method="pm_approve",
+    lane="simulator",
+    accepted_at_ms=1_800_000_000_000,
+)
+ORIGIN = Origin(topics.lane_topic("simulator"), 3, 17, b"")
+TIERS = ("1s", "2s", "5s")
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+class FreeLimiter:
+    """Grants a slot at once."""
+
+    async def acquire(self) -> Permit:
+        now = time.monotonic()
+        return Permit(opens_at=now, closes_at=now + 10, slot_us=int(now * 1e6))
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class ScriptedProvider:
+    """Answers in the order given, and writes down what was asked."""
+
+    answers: list[OutcomeKind | BaseException]
+    calls: list[str] = field(default_factory=list)
+    before: Callable[[], None] = lambda: None
+    key_lifetime_s: float | None = 60.0
+
+    async def _answer(self, call: str, before_write: Callable[[], None]) -> Outcome:
+        self.before()
+        answer = self.answers.pop(0)
+        if isinstance(answer, PermitExpired):
+            raise answer
+        before_write()
+        self.calls.append(call)
+        if isinstance(answer, BaseException):
+            raise answer
+        return Outcome(
+            kind=answer, reason=None, detail=None, provider_charge_id=None, retry_after_s=None, sent=True
+        )
+
+    async def charge(
+        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+    ) -> Outcome:
+        assert idempotency_key == task.payment_id
+        return await self._answer("charge", before_write)
+
+    async def status(
+        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+    ) -> Outcome:
+        assert idempotency_key == task.payment_id
+        return await self._answer("status", before_write)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class World:
+    """What outlives a worker: the changelog and the topics. ``die_at`` kills the worker at its n-th durable write."""
+
+    changelog: dict[bytes, bytes] = field(default_factory=dict)
+    published: list[Message] = field(default_factory=list)
+    journal: list[str] = field(default_factory=list)
+    writes: int = 0
+    die_at: int = 0
+
+    def _write(self) -> None:
+        self.writes += 1
+        if self.writes == self.die_at:
+            raise Crash
+
+    async def append(self, _: int, key: bytes, value: bytes | None) -> None:
+        self._write()
+        assert value is not None
+        self.changelog[key] = payment.winner(self.changelog.get(key), value)
+        self.journal.append(f"ledger:{payment.decode(value).event}")
+
+    async def publish(self, messages: list[Message]) -> None:
+        self._write()
+        self.published += messages
+        self.journal += [f"topic:{message.topic}" for message in messages]
+
+    def worker(self, provider: ScriptedProvider) -> Dispatcher:
+        """A worker that has just recovered its ledger from the changelog."""
+        return Dispatcher(
+            lane="simulator",
+            tiers=TIERS,
+            rules=Rules(max_attempts=3, key_lifetime_ms=60_000),
+            ledger=TableLedger(dict(self.changelog), self.append),
+            publish=self.publish,
+            limiter=FreeLimiter(),
+            provider=provider,
+            breaker=Breaker(time.monotonic),
+            turnstile=Turnstile(),
+            chance=lambda: 0.0,
+        )
+
+    def events(self) -> dict[int, PaymentEvent]:
+        """Events by version; two events of one version must be the same."""
+        found: dict[int, PaymentEvent] = {}
+        for message in self.published:
+            if message.topic == topics.EVENTS:
+                event = codec.decode(message.value, PaymentEvent)
+                assert found.setdefault(event.version, event) == event
+        return found
+
+    def retries(self) -> list[PaymentTask]:
+        """Scheduled retries, without repeats."""
+        found = [
+            codec.decode(message.value, PaymentTask)
+            for message in self.published
+            if message.topic.startswith("payments.retry.")
+        ]
+        return list({task.attempt: task for task in found}.values())
+
+
+async def test_the_intent_is_durable_before_the_call_and_the_outcome_before_it_is_published() -> None:
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    provider.before = lambda: world.journal.append("call")
+    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    assert world.journal == [
+        "ledger:call_intended",
+        f"topic:{topics.EVENTS}",
+        "call",
+        "ledger:call_finished",
+        f"topic:{topics.EVENTS}",
+        f"topic:{topics.RESULTS}",
+    ]
+    assert [event.state for event in world.events().values()] == [State.PROCESSING, State.COMPLETED]
+
+
+@pytest.mark.parametrize("die_at", [1, 2, 3, 4])
+async def test_a_crash_at_any_write_neither_loses_nor_charges_anew(die_at: int) -> None:
+    """The provider has charged whenever it was called; whatever the crash, one charge and one final state."""
+    world = World(die_at=die_at)
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    with pytest.raises(Crash):
+        await world.worker(provider).create(TASK, ORIGIN, due=False)
+    charged = provider.calls.count("charge")
+    again = ScriptedProvider([OutcomeKind.APPROVED])
+    await world.worker(again).create(TASK, ORIGIN, due=False)
+    for task in world.retries():
+        await world.worker(again).create(task, ORIGIN, due=True)
+    assert world.events()[max(world.events())].state is State.COMPLETED
+    if charged:
+        assert "charge" not in again.calls
+    elif die_at > 1:
+        assert again.calls == ["status"]
+
+
+async def test_a_worker_that_died_in_the_call_leads_to_a_status_call() -> None:
+    world = World()
+    with pytest.raises(Crash):
+        await world.worker(ScriptedProvider([Crash()])).create(TASK, ORIGIN, due=False)
+    provider = ScriptedProvider([OutcomeKind.ABSENT, OutcomeKind.APPROVED])
+    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    assert provider.calls == []
+    (retry,) = world.retries()
+    await world.worker(provider).create(retry, ORIGIN, due=True)
+    await world.worker(provider).create(world.retries()[-1], ORIGIN, due=True)
+    assert provider.calls == ["status", "charge"]
+    assert world.events()[max(world.events())].state is State.COMPLETED
+
+
+async def test_a_late_permit_is_recorded_as_not_sent_and_the_attempt_runs_again() -> None:
+    world = World()
+    provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
+    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    assert [event.type for event in world.events().values()] == [
+        EventType.CALL_INTENDED,
+        EventType.CALL_NOT_SENT,
+        EventType.CALL_INTENDED,
+        EventType.CALL_FINISHED,
+    ]
+    assert world.events()[5].attempt == 1
+
+
+async def test_a_cancel_that_comes_while_a_task_waits_for_its_permit_wins() -> None:
+    world = World()
+    provider = ScriptedProvider([])
+    worker = world.worker(provider)
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowLimiter(FreeLimiter):
+        async def acquire(self) -> Permit:
+            waiting.set()
+            await go_on.wait()
+            return await super().acquire()
+
+    worker.limiter = SlowLimiter()
+    running = asyncio.create_task(worker.create(TASK, ORIGIN, due=False))
+    await waiting.wait()
+    await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
+    go_on.set()
+    await running
+    assert provider.calls == []
+    assert world.events()[max(world.events())].state is State.CANCELLED
+
+
+async def test_a_cancel_after_the_call_is_answered_with_the_reason() -> None:
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED]))
+    await worker.create(TASK, ORIGIN, due=False)
+    await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
+    last = world.events()[max(world.events())]
+    assert (last.type, last.state, last.reason) == (EventType.CANCEL_REFUSED, State.COMPLETED, "already-completed")
+
+
+async def test_used_up_attempts_end_as_one_dead_letter_keyed_by_the_payment() -> None:
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.RETRYABLE] * 3)
+    worker = world.worker(provider)
+    await worker.create(TASK, ORIGIN, due=False)
+    for attempt in (2, 3):
+        await worker.create(next(t for t in world.retries() if t.attempt == attempt), ORIGIN, due=True)
+    letters = [message for message in world.published if message.topic == topics.DEAD_LETTER]
+    assert [letter.key for letter in letters] == [TASK.payment_id.encode()]
+    assert world.events()[max(world.events())].state is State.REVIEW
+
+
+async def test_a_duplicate_task_never_calls_twice() -> None:
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    await asyncio.gather(*(worker.create(TASK, ORIGIN, due=due) for due in (True, False, True)))
+    assert provider.calls == ["charge"]
+
+
+async def test_another_fingerprint_under_the_same_id_is_never_charged() -> None:
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(replace(TASK, fingerprint="f2", amount_minor=9), ORIGIN, due=False)
+    assert provider.calls == ["charge"]
+    assert world.published[-1].topic == topics.DEAD_LETTER
