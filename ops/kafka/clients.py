@@ -1,0 +1,193 @@
+"""Kafka clients shared by all roles: one publisher whose word is the brokers' ack, and the ends of partitions.
+
+The dialect names the broker: ``apache`` is the real thing; ``tansu``, the embedded one, knows no idempotent producer
+and tells the ends of partitions wrongly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidMessageError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+)
+from aiokafka.partitioner import DefaultPartitioner, murmur2
+
+REFUSALS: Final = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    InvalidMessageError,
+    InvalidTopicError,
+)
+"""Errors that the broker will give for this record for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach Kafka: ``host:port`` pairs separated by commas, and which broker answers there."""
+
+    bootstrap: str
+    dialect: Literal["apache", "tansu"] = "apache"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to publish. Without ``partition`` the key decides, by murmur2 as in Java's producer."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+
+
+class PublishError(Exception):
+    """Some record is not known to be stored."""
+
+
+class RecordRefused(PublishError):
+    """The broker refuses one record for good. The others of the same call may be stored; to publish again is safe."""
+
+    def __init__(self, index: int, cause: Exception) -> None:
+        super().__init__(f"record {index}: {type(cause).__name__}")
+        self.index = index
+        self.cause = cause
+
+
+class PublishTimedOut(PublishError):
+    """No ack in time, or the broker is away: the records may or may not be stored."""
+
+
+def partition_for(key: bytes, count: int) -> int:
+    """The partition of a key among ``count``, as Java's default partitioner chooses it (murmur2)."""
+    return int((murmur2(key) & 0x7FFFFFFF) % count)
+
+
+class Publisher:
+    """A producer that has said nothing until every replica in sync has said yes.
+
+    An async context manager; ``start`` fails with KafkaError while the broker is away.
+    """
+
+    def __init__(self, kafka: KafkaSettings, *, linger_ms: int = 5, request_timeout_ms: int = 30_000) -> None:
+        self._kafka = kafka
+        self._linger_ms = linger_ms
+        self._request_timeout_ms = request_timeout_ms
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._kafka.bootstrap,
+            acks="all",
+            enable_idempotence=self._kafka.dialect == "apache",
+            linger_ms=self._linger_ms,
+            max_batch_size=262_144,
+            max_request_size=1_048_576,
+            request_timeout_ms=self._request_timeout_ms,
+            partitioner=DefaultPartitioner(),
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Flush what is in hand and close."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def publish(self, messages: Sequence[Message], timeout_s: float = 30.0) -> None:
+        """Store these records, in order per partition; returns when all are acked.
+
+        Raises RecordRefused for the first record that the broker refuses for good, PublishTimedOut for anything else.
+        """
+        if self._producer is None:
+            raise PublishTimedOut("the producer is not connected")
+        pending: list[asyncio.Future[Any]] = []
+        refused: RecordRefused | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                for index, message in enumerate(messages):
+                    try:
+                        pending.append(
+                            await self._producer.send(
+                                message.topic,
+                                message.value,
+                                message.key,
+                                message.partition,
+                                headers=list(message.headers),
+                            )
+                        )
+                    except REFUSALS as error:
+                        refused = refused or RecordRefused(index, error)
+                        pending.append(_done())
+                answers = await asyncio.gather(*pending, return_exceptions=True)
+        except TimeoutError as error:
+            raise PublishTimedOut(f"no ack within {timeout_s} s") from error
+        except KafkaError as error:
+            raise PublishTimedOut(f"{type(error).__name__}") from error
+        for index, answer in enumerate(answers):
+            if isinstance(answer, REFUSALS):
+                refused = refused or RecordRefused(index, answer)
+            elif isinstance(answer, BaseException):
+                raise PublishTimedOut(type(answer).__name__) from answer
+        if refused is not None:
+            raise refused
+
+
+def _done() -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
+
+
+async def end_offsets(
+    kafka: KafkaSettings, partitions: Iterable[TopicPartition], *, timeout_s: float = 20.0
+) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition. Raises KafkaError, TimeoutError.
+
+    Tansu answers with its last *batch's* base offset + 1; the true end is found by reading that one batch.
+    """
+    wanted = list(partitions)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
+    async with asyncio.timeout(timeout_s):
+        await consumer.start()
+        try:
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(wanted) if wanted else {}
+            if kafka.dialect == "tansu":
+                open_ends = {partition for partition, end in ends.items() if end > 0}
+                consumer.assign(list(open_ends))
+                for partition in open_ends:
+                    consumer.seek(partition, ends[partition] - 1)
+                while open_ends:
+                    for partition, records in (await consumer.getmany(*open_ends, timeout_ms=1000)).items():
+                        if records:
+                            ends[partition] = max(ends[partition], records[-1].offset + 1)
+                            open_ends.discard(partition)
+            return ends
+        finally:
+            await consumer.stop()
