@@ -71,7 +71,8 @@ class Topic:
     purpose: str
 
 
-_WORK: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "131072"}
+# A broker holds max.message.bytes against whole batches, and our producers fill batches of up to 256 KiB.
+_WORK: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "262144"}
 _LOG_30D: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS), "max.message.bytes": "262144"}
 _COMPACTED: Final = {
     "cleanup.policy": "compact",
