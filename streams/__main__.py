@@ -47,7 +47,7 @@ def main() -> None:
     else:
         if arguments.lane not in settings.lane_table():
             sys.exit(f"streams: lane {arguments.lane!r} is not one of LANES: {', '.join(settings.lane_table())}")
-        from streams import dispatch as stage  # noqa: PLC0415
+        from streams import lane as stage  # noqa: PLC0415
 
         asyncio.run(stage.run(settings, lane=arguments.lane))
 

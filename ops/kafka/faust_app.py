@@ -175,14 +175,7 @@ def create_table(app: App, name: str, partitions: int, *, winner: Winner | None 
 
     ``winner(old, new)`` picks the value that recovery keeps; without it the last one stays.
     """
-    table = app.Table(
-        name,
-        partitions=partitions,
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-    )
+    table = app.Table(name, partitions=partitions, key_type=bytes, value_type=bytes)
     if winner is not None:
         store = _WinnerStore(
             "memory://",

@@ -1,0 +1,145 @@
+"""One lane's dispatch as a process: settings in, Faust agents over the dispatcher, until SIGTERM.
+
+Agents on the lane's fresh, due and cancel topics, one coroutine per topic-partition; their topics and the ledger share
+one partition count, so one worker holds all that concerns a payment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from prometheus_client import Counter
+
+from ops.kafka import faust_app
+from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused
+from ops.telemetry import admin_server, logger
+from schemas import codec, topics
+from schemas.records import PaymentTask
+from streams import dead_letter, payment
+from streams.breaker import Breaker
+from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.limiter import open_limiter
+from streams.providers import open_provider
+from streams.settings import StreamSettings
+from streams.stores.ledger import TableLedger
+from streams.throttle import Turnstile
+
+POISON = Counter("kifiya_dispatch_poison", "Records of the lane's topics that could not be handled.", ["lane"])
+
+Handle = Callable[[PaymentTask, Origin], Awaitable[None]]
+
+
+async def run(settings: StreamSettings, *, lane: str) -> None:
+    """Run dispatch of one lane until SIGTERM or SIGINT. Raises SystemExit(1) where a handoff could not be kept."""
+    spec = settings.lane_table()[lane]
+    app = faust_app.create_app(topics.dispatch_app(lane), settings.kafka, datadir=settings.data_dir)
+    table = faust_app.create_table(app, topics.LEDGER_TABLE, settings.lane_partitions, winner=payment.winner)
+    async with AsyncExitStack() as stack:
+        publisher = await stack.enter_async_context(Publisher(settings.kafka, linger_ms=0))
+        limiter = await stack.enter_async_context(open_limiter(settings.redis_url, spec))
+        provider = await stack.enter_async_context(open_provider(spec))
+        lifetime_s = provider.key_lifetime_s
+        dispatcher = Dispatcher(
+            lane=lane,
+            tiers=settings.tiers(),
+            rules=payment.Rules(
+                max_attempts=settings.max_attempts,
+                key_lifetime_ms=None if lifetime_s is None else int(lifetime_s * 1000),
+            ),
+            ledger=TableLedger(
+                table.data.data, faust_app.appender(app, topics.LEDGER_TABLE, publisher)
+            ),
+            publish=publisher.publish,
+            limiter=limiter,
+            provider=provider,
+            breaker=Breaker(time.monotonic),
+            turnstile=Turnstile(),
+        )
+        _bind(app, lane, publisher, dispatcher)
+        await stack.enter_async_context(
+            admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
+        )
+        logger().info("dispatch starts", action="start", lane=lane)
+        await faust_app.serve(app)
+
+
+def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
+    missing = [] if app.assigned else ["partitions"]
+    if getattr(limiter, "healthy", True) is False:
+        missing.append("redis")
+    return {"ready": not missing, "missing": missing}
+
+
+def _bind(app: faust_app.App, lane: str, publisher: Publisher, dispatcher: Dispatcher) -> None:
+    async def fresh(task: PaymentTask, origin: Origin) -> None:
+        await dispatcher.create(task, origin, due=False)
+
+    async def due(task: PaymentTask, origin: Origin) -> None:
+        await dispatcher.create(task, origin, due=True)
+
+    for name, handle in (
+        (topics.lane_topic(lane), fresh),
+        (topics.due_topic(lane), due),
+        (topics.cancel_topic(lane), dispatcher.cancel),
+    ):
+        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(_agent(app, lane, publisher, handle))
+
+
+def _agent(app: faust_app.App, lane: str, publisher: Publisher, handle: Handle) -> Callable[[Any], Awaitable[None]]:
+    async def agent(stream: Any) -> None:
+        async for event in stream.noack().events():
+            try:
+                await _one(event.message, lane, publisher, handle)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # nothing may leave the loop: the process ends, the offset stays
+                faust_app.crash(app, error)
+                return
+            faust_app.ack(event)
+
+    return agent
+
+
+async def _one(message: Any, lane: str, publisher: Publisher, handle: Handle) -> None:
+    """Handle one record; a record that cannot be handled becomes a dead letter. Raises PublishError to crash."""
+    value: bytes = message.value or b""
+    origin = Origin(message.topic, message.partition, message.offset, value)
+    payment_id = merchant_id = None
+    reason, detail = "undecodable", ""
+    try:
+        task = codec.decode(value, PaymentTask)
+        payment_id, merchant_id = task.payment_id, task.merchant_id
+        if (message.key or b"").decode(errors="replace") != task.payment_id or task.lane != lane:
+            reason, detail = "not-home", "the record's key or lane is not its payment's"
+        else:
+            await handle(task, origin)
+            return
+    except codec.DecodeError as error:
+        detail = str(error)
+    except RecordRefused as error:
+        reason, detail = "refused-by-broker", str(error)
+    except PublishError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not stall the partition, nor lose the record
+        reason, detail = "internal-error", type(error).__name__
+        logger().exception("a task could not be handled", action="task-failed", payment_id=payment_id, lane=lane)
+    POISON.labels(lane).inc()
+    letter = dead_letter.letter(
+        reason=reason,
+        detail=detail,
+        stage="dispatch",
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        original=value,
+        payment_id=payment_id,
+        merchant_id=merchant_id,
+        lane=lane,
+        at_ms=wall_ms(),
+    )
+    messages: list[Message] = [dead_letter.message(letter)]
+    await publisher.publish(messages)
