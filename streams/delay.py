@@ -1,8 +1,8 @@
 """DELAY: holds a retry until it is due, then hands it back to its lane. One role serves all tiers.
 
 Reads ``payments.retry.<tier>``, writes ``payments.lane.<lane>.due`` and dead letters; never calls a provider.
-A task is never handed on before its ``not_before_ms``; idle, it is at most 250 ms late. Offsets are committed only after
-the broker acked what was handed on, so a crash hands it on again, which dispatch drops (same payment, same attempt).
+A task is never handed on before its ``not_before_ms``; idle, it is at most 250 ms late. Its offset is committed once the
+broker has acked what was handed on: a crash hands it on again, which dispatch drops (same payment, same attempt).
 A partition whose head is not due is paused and set back: the backlog waits in Kafka, not here.
 """
 
@@ -23,9 +23,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from ops.kafka.clients import Message, Publisher, PublishTimedOut, RecordRefused
 from ops.telemetry import admin_server, logger
-from schemas import codec, topics
-from schemas.records import PaymentTask
-from streams import dead_letter
+from schemas import topics
+from streams.hold import Hold, Plan, Seen, Step, give_up, plan
 from streams.settings import StreamSettings
 
 WAITING = Gauge("kifiya_delay_waiting", "Retries that wait, as far as seen.", ["tier"])
@@ -45,8 +44,6 @@ FETCH_WAIT_MS: Final = 100
 """A resumed partition waits for the fetch under way: half of what being late may cost."""
 LOOK_MS: Final = 200
 """Longest wait between two looks at the clock and at the stop sign."""
-MARGIN_S: Final = 1.0
-LONGEST_EXTRA_S: Final = 60.0
 PATIENCE_S: Final = 120.0
 """How long Kafka may be away before the role gives up and is started anew."""
 PROBE_S: Final = 5.0
@@ -56,104 +53,6 @@ STOP_S: Final = 5.0
 
 class BrokerAway(RuntimeError):
     """Kafka did not answer for ``PATIENCE_S``; the process ends with a status other than 0, offsets stay."""
-
-
-def longest_wait_s(tier_s: float, not_before_ms: int, stamped_ms: int) -> float:
-    """How long a record may be held after it was first seen, whatever the wall clock says meanwhile.
-
-    The wait that was asked for is ``not_before - timestamp``, both read from the producer's clock, or the tier's delay
-    if that is longer: that much time has passed for certain when it has passed here since the record was seen, so the
-    bound is never early. A wall clock set back by an hour holds nobody for an hour; an absurd ``not_before`` neither.
-    """
-    asked_s = (not_before_ms - stamped_ms) / 1000
-    return min(max(asked_s, tier_s), tier_s + LONGEST_EXTRA_S) + MARGIN_S
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A head that is not due. ``until`` is the monotonic moment past which it is not held, whatever the wall says."""
-
-    not_before_ms: int
-    until: float
-
-    def left_s(self, now_ms: int, now: float) -> float:
-        """Seconds to wait yet; 0 is due."""
-        return max(0.0, min((self.not_before_ms - now_ms) / 1000, self.until - now))
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Records of a partition up to ``upto`` were first seen at the monotonic moment ``at``, or before."""
-
-    upto: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One record of a retry topic that ends here: sent on as ``message``. ``reason`` is set where that is a letter."""
-
-    record: ConsumerRecord
-    message: Message
-    task: PaymentTask | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do with one partition's records: do ``steps``; hold what follows from offset ``hold_at`` on."""
-
-    steps: tuple[Step, ...]
-    hold: Hold | None = None
-    hold_at: int = 0
-
-
-def plan(  # noqa: PLR0913 - pure: all it needs to know comes in
-    records: Sequence[ConsumerRecord],
-    *,
-    tier_s: float,
-    lanes: frozenset[str],
-    seen: Seen,
-    now_ms: int,
-    now: float,
-) -> Plan:
-    """Decide on one partition's records, in offset order, up to the first that is not due. Pure."""
-    steps: list[Step] = []
-    for record in records:
-        try:
-            task = codec.decode(record.value, PaymentTask)
-        except codec.DecodeError as error:
-            steps.append(give_up(record, "undecodable", str(error), now_ms))
-            continue
-        if task.lane not in lanes:
-            steps.append(give_up(record, "unknown-lane", "this gateway has no such lane", now_ms, task))
-            continue
-        since = seen.at if record.offset <= seen.upto else now
-        hold = Hold(task.not_before_ms, since + longest_wait_s(tier_s, task.not_before_ms, record.timestamp))
-        if hold.left_s(now_ms, now) > 0:
-            return Plan(tuple(steps), hold, record.offset)
-        due = Message(topics.due_topic(task.lane), task.payment_id.encode(), record.value, tuple(record.headers))
-        steps.append(Step(record, due, task))
-    return Plan(tuple(steps))
-
-
-def give_up(record: ConsumerRecord, reason: str, detail: str, now_ms: int, task: PaymentTask | None = None) -> Step:
-    """The dead letter of a record of a retry topic, keyed by its payment where that is known."""
-    letter = dead_letter.letter(
-        reason=reason,
-        detail=detail,
-        stage="delay",
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        original=record.value or b"",
-        payment_id=task.payment_id if task else None,
-        merchant_id=task.merchant_id if task else None,
-        lane=task.lane if task else None,
-        attempts=max(0, task.attempt - 1) if task else 0,
-        at_ms=now_ms,
-    )
-    return Step(record, dead_letter.message(letter, key=task.payment_id.encode() if task else None), task, reason)
 
 
 @dataclass(slots=True)
