@@ -1,0 +1,23 @@
+"""The error tree of the streams; each class says whether the same thing may be tried again.
+
+    StreamError
+    ├── PermitExpired         nothing was sent; take a new permit
+    └── LimiterUnavailable    nothing was sent; no calls until the store is back
+"""
+
+from __future__ import annotations
+
+
+class StreamError(Exception):
+    """Root. ``may_retry``: whether trying again is safe; ``outcome_unknown``: whether something may have happened."""
+
+    may_retry = True
+    outcome_unknown = False
+
+
+class PermitExpired(StreamError):
+    """The permit's time is over and no byte was written."""
+
+
+class LimiterUnavailable(StreamError):
+    """The limiter's store does not answer: no calls (fail closed)."""
