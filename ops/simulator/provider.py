@@ -1,0 +1,98 @@
+"""The simulated provider itself: its charges, its limit, its log. No I/O; the clock is passed in (nanoseconds)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+MAX_LOG: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Observed:
+    """One request as the provider saw it; ``arrived_ns`` is its own monotonic clock when the first byte came."""
+
+    arrived_ns: int
+    method: str
+    path: str
+    key: str | None
+    body_sha256: str
+    reference: str | None = None
+    amount_minor: int | None = None
+    status: int = 0
+
+
+@dataclass(slots=True)
+class Charge:
+    """One charge in the provider's books."""
+
+    id: str
+    status: str
+    reason: str | None
+    reference: str
+    amount_minor: int
+    currency: str
+    merchant_id: str
+    key: str
+
+
+@dataclass(slots=True)
+class Provider:
+    """Charges are idempotent by key: the same key and body give the same charge, another body is refused."""
+
+    limit: int
+    window_ns: int
+    clock: Callable[[], int]
+    log: list[Observed] = field(default_factory=list)
+    dropped: int = 0
+    charges: dict[str, Charge] = field(default_factory=dict)
+    bodies: dict[str, str] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+    in_use: set[str] = field(default_factory=set)
+    _window: deque[int] = field(default_factory=deque)
+
+    def observe(self, seen: Observed) -> None:
+        """Write a request into the log; beyond a million the log only counts, loudly in ``dropped``."""
+        if len(self.log) < MAX_LOG:
+            self.log.append(seen)
+        else:
+            self.dropped += 1
+
+    def over_limit(self, arrived_ns: int) -> float | None:
+        """Seconds until a request would be within the limit, None if this one is. Refused requests count, too."""
+        while self._window and arrived_ns - self._window[0] >= self.window_ns:
+            self._window.popleft()
+        over = len(self._window) >= self.limit
+        first = self._window[0] if over else 0
+        self._window.append(arrived_ns)
+        return max(0.001, (first + self.window_ns - arrived_ns) / 1e9) if over else None
+
+    def book(self, key: str, fields: dict[str, Any], *, status: str, reason: str | None = None) -> Charge:
+        """Charge (or decline) once per key."""
+        found = self.charges.get(key)
+        if found is None:
+            found = Charge(
+                id="ch_" + hashlib.sha256(key.encode()).hexdigest()[:24],
+                status=status,
+                reason=reason,
+                reference=fields["reference"],
+                amount_minor=fields["amount_minor"],
+                currency=fields["currency"],
+                merchant_id=fields["merchant_id"],
+                key=key,
+            )
+            self.charges[key] = found
+        return found
+
+    def dump(self) -> dict[str, Any]:
+        """All that was seen and all that was charged."""
+        return {
+            "limit": self.limit,
+            "window_ns": self.window_ns,
+            "requests": [asdict(seen) for seen in self.log],
+            "dropped": self.dropped,
+            "charges": [asdict(charge) for charge in self.charges.values()],
+        }
