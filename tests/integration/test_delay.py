@@ -116,8 +116,12 @@ async def role(kafka: KafkaSettings) -> AsyncIterator[asyncio.subprocess.Process
         yield process
     finally:
         if process.returncode is None:
+            process.terminate()  # it leaves its group, so the next one need not wait for a session to end
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
             process.kill()
-        await process.wait()
+            raise
 
 
 @pytest.fixture

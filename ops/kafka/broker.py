@@ -1,0 +1,132 @@
+"""Apache Kafka as processes of this machine: jars by Maven, KRaft mode, one node or three."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Final
+
+from ops.local import child, probes
+from ops.local.child import Child, StartError
+
+POM: Final = Path(__file__).with_name("pom.xml")
+HEAP: Final = "-Xmx384m"
+FETCH_S: Final = 600.0
+
+
+def cache_folder() -> Path:
+    """Where the jars are kept: the checkout's ``.cache``, or the user's cache where the gateway is installed."""
+    checkout = POM.parents[2]
+    if (checkout / "pyproject.toml").exists() and os.access(checkout, os.W_OK):
+        return checkout / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kifiya"
+
+
+def version() -> str:
+    """The version of Kafka in the pom."""
+    found = re.search(r"<artifactId>kafka_2.13</artifactId>\s*<version>([^<]+)<", POM.read_text())
+    if found is None:
+        raise StartError(f"no version of kafka_2.13 in {POM}")
+    return found[1]
+
+
+def fetch() -> Path:
+    """The folder of Kafka's jars, fetched with Maven on first use. Raises StartError that says what is missing."""
+    jars = cache_folder() / f"kafka-{version()}"
+    if (jars / ".complete").exists():
+        return jars
+    if shutil.which("mvn") is None:
+        raise StartError("Apache Kafka's jars are fetched with Maven: install maven, or use --stack embedded")
+    part = jars.with_name(f"{jars.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
+    if not os.access(Path.home(), os.W_OK):
+        command.append(f"-Dmaven.repo.local={cache_folder() / 'm2'}")
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=FETCH_S, check=False)  # noqa: S603 - our own command
+    except subprocess.TimeoutExpired as error:
+        raise StartError(f"Maven did not fetch Apache Kafka's jars within {FETCH_S:g} s") from error
+    if done.returncode != 0 or not list(part.glob("kafka_2.13-*.jar")):
+        said = (done.stdout + done.stderr).decode(errors="replace").strip()[:800]
+        raise StartError(f"Maven could not fetch Apache Kafka's jars: {said}")
+    (part / ".complete").touch()
+    shutil.rmtree(jars, ignore_errors=True)
+    part.rename(jars)
+    return jars
+
+
+async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
+    """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError."""
+    java = shutil.which("java")
+    if java is None:
+        raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless, or use --stack embedded")
+    jars = child.reachable(await asyncio.to_thread(fetch), folder)
+    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    ports = [(child.free_port(), child.free_port()) for _ in range(nodes)]
+    bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in ports)
+    run = [java, HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC", "-cp", f"{jars}/*"]
+    found: list[Child] = []
+    formats: list[asyncio.Task[None]] = []
+    async with asyncio.TaskGroup() as group:
+        for node in range(1, nodes + 1):
+            home = folder / f"kafka-{node}"
+            home.mkdir()
+            config = home / "server.properties"
+            config.write_text(_properties(node, ports, home, nodes))
+            child.give(config)
+            child.give(home)
+            formats.append(
+                group.create_task(
+                    _run([*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)], home)
+                )
+            )
+            found.append(
+                Child(
+                    "kafka" if nodes == 1 else f"kafka-{node}",
+                    [*run, "kafka.Kafka", str(config)],
+                    probe=lambda: probes.kafka(bootstrap, brokers=nodes),
+                    log=folder / f"kafka-{node}.log",
+                )
+            )
+    return found, bootstrap
+
+
+async def _run(command: list[str], home: Path) -> None:
+    done = await asyncio.to_thread(child.run_unprivileged, command, home)
+    if done.returncode != 0:
+        raise StartError(f"Kafka's storage could not be formatted: {done.stdout.decode(errors='replace')[-600:].strip()}")
+
+
+def _properties(node: int, ports: list[tuple[int, int]], home: Path, nodes: int) -> str:
+    client, controller = ports[node - 1]
+    voters = ",".join(f"{number}@127.0.0.1:{port}" for number, (_, port) in enumerate(ports, 1))
+    safe = min(nodes, 3)
+    lines = {
+        "node.id": node,
+        "process.roles": "broker,controller",
+        "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": voters,
+        "log.dirs": home / "log",
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": safe,
+        "offsets.topic.replication.factor": safe,
+        "offsets.topic.num.partitions": 8,
+        "transaction.state.log.replication.factor": safe,
+        "transaction.state.log.min.isr": max(1, safe - 1),
+        "transaction.state.log.num.partitions": 4,
+        # Committed offsets are kept as long as the work topics: ten years.
+        "offsets.retention.minutes": 5_256_000,
+        "group.initial.rebalance.delay.ms": 0,
+        "log.cleaner.dedupe.buffer.size": 16_777_216,
+    }
+    return "".join(f"{name}={value}\n" for name, value in lines.items())

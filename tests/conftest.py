@@ -1,0 +1,26 @@
+"""One stack of real servers for a session of tests.
+
+TEST_STACK names it: embedded (the default), apache, external (URLs from the environment) or containers (Docker).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from ops.local.stack import Stack, running
+from tests import containers
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    """A broker, a Redis and a PostgreSQL."""
+    kind = os.environ.get("TEST_STACK", "embedded")
+    if kind == "containers":
+        async with containers.running() as found:
+            yield found
+    else:
+        async with running(kind) as found:  # type: ignore[arg-type] - a wrong name fails there, with its reason
+            yield found
