@@ -111,6 +111,12 @@ class Publisher:
             producer, self._producer = self._producer, None
             await producer.stop()
 
+    async def ping(self) -> None:
+        """Whether a broker answers now. Raises PublishTimedOut, KafkaError."""
+        if self._producer is None:
+            raise PublishTimedOut("the producer is not connected")
+        await self._producer.client.fetch_all_metadata()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

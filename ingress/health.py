@@ -1,0 +1,70 @@
+"""Liveness, readiness and metrics of the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+Check = Callable[[], Awaitable[None]]
+
+
+class Readiness:
+    """Asks each dependency, at most once a second. Only what accepting needs makes the ingress unready."""
+
+    def __init__(self, needed: Mapping[str, Check], wanted: Mapping[str, Check], *, timeout_s: float = 1.0) -> None:
+        self._needed = needed
+        self._wanted = wanted
+        self._timeout_s = timeout_s
+        self._asked_at = float("-inf")
+        self._last: dict[str, Any] = {"ready": False, "missing": ["start"], "degraded": []}
+        self._asking = asyncio.Lock()
+
+    async def state(self) -> dict[str, Any]:
+        """``{"ready": bool, "missing": [...], "degraded": [...]}``."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at > 1.0:
+                missing, degraded = await asyncio.gather(self._absent(self._needed), self._absent(self._wanted))
+                self._last = {"ready": not missing, "missing": missing, "degraded": degraded}
+                self._asked_at = time.monotonic()
+            return self._last
+
+    async def _absent(self, checks: Mapping[str, Check]) -> list[str]:
+        async def answers(check: Check) -> bool:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await check()
+            except Exception:  # noqa: BLE001 - whatever it is, the dependency is not there
+                return False
+            return True
+
+        found = await asyncio.gather(*(answers(check) for check in checks.values()))
+        return [name for name, there in zip(checks, found, strict=True) if not there]
+
+
+def routes(readiness: Readiness) -> APIRouter:
+    """The routes that machines ask."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz")
+    async def alive() -> Response:
+        """The process serves."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    @router.get("/readyz", responses={503: {"description": "Something is missing; the body says what."}})
+    async def ready() -> Response:
+        """Whether payments can be accepted now, and what is missing."""
+        state = await readiness.state()
+        return Response(orjson.dumps(state), 200 if state["ready"] else 503, media_type="application/json")
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

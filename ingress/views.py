@@ -1,0 +1,80 @@
+"""What a merchant sees of a payment: one shape, whether Redis or PostgreSQL knows it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from schemas import money
+from schemas.records import PaymentCommand
+
+
+def _iso(epoch_ms: int | None) -> str | None:
+    if epoch_ms is None:
+        return None
+    moment = dt.datetime.fromtimestamp(epoch_ms / 1000, dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _ms(moment: dt.datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def _view(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "payment_id": str(fields["payment_id"]),
+        "status": fields["status"],
+        "merchant_id": fields["merchant_id"],
+        "amount": money.to_decimal(fields["amount_minor"], fields["currency"]),
+        "currency": fields["currency"],
+        "payment_method": fields["payment_method"],
+        "customer_id": fields["customer_id"],
+        "description": fields["description"],
+        "metadata": fields["metadata"],
+        "lane": fields["lane"],
+        "expires_at": _iso(fields["expires_at_ms"]),
+        "attempts": fields["attempts"],
+        "reason": fields["reason"],
+        "provider_charge_id": fields["provider_charge_id"],
+        "created_at": _iso(fields["accepted_at_ms"]),
+        "updated_at": _iso(fields["updated_at_ms"]),
+        "version": fields["version"],
+    }
+
+
+def accepted(command: PaymentCommand, lane: str) -> dict[str, Any]:
+    """A payment that was accepted a moment ago."""
+    names = ("payment_id", "merchant_id", "amount_minor", "currency", "payment_method", "customer_id", "description")
+    return _view(
+        {
+            **{name: getattr(command, name) for name in names},
+            "metadata": command.metadata,
+            "expires_at_ms": command.expires_at_ms,
+            "accepted_at_ms": command.accepted_at_ms,
+            "updated_at_ms": command.accepted_at_ms,
+            "lane": lane,
+            "status": "PENDING",
+            "attempts": 0,
+            "reason": None,
+            "provider_charge_id": None,
+            "version": 0,
+        }
+    )
+
+
+def stored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the ``payments`` table."""
+    return _view(
+        {
+            **row,
+            "status": row["state"],
+            "attempts": row["attempt"],
+            "metadata": orjson.loads(row["metadata"] or "{}"),
+            "expires_at_ms": _ms(row["expires_at"]),
+            "accepted_at_ms": _ms(row["accepted_at"]),
+            "updated_at_ms": _ms(row["updated_at"]),
+        }
+    )
