@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
 import uvicorn
 from pydantic import ValidationError
 
 from ingress.app import create_app
 from ingress.settings import IngressSettings
-from ops.telemetry import configure_logging
+from ops.telemetry import configure_logging, logger
+
+_DRAIN_S: Final = 4
+_BACKLOG: Final = 2048
 
 
-def main() -> None:
-    """Read the settings, serve until SIGTERM."""
+class Server(uvicorn.Server):
+    """uvicorn's server; says in one JSON line where it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, then say so."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            logger().info("listening", action="listening", host=host, port=port)
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    """Before and after uvicorn's own handling: a signal that asks to stop is no failure."""
+    sys.exit(0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
+    """Read the settings, serve until a signal, finish what is in hand, exit 0."""
+    for number in signals:
+        signal.signal(number, _stop)
     try:
         settings = IngressSettings()
         app = create_app(settings)
@@ -21,16 +55,22 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"ingress: {error}") from error
     configure_logging("ingress", settings.log_level)
-    uvicorn.run(
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' broken requests are no news
+    try:
+        listener = _listen(settings.ingress_host, settings.ingress_port)
+    except OSError as error:
+        where = f"{settings.ingress_host}:{settings.ingress_port}"
+        raise SystemExit(f"ingress: INGRESS_HOST, INGRESS_PORT: cannot listen on {where}: {error.strerror}") from error
+    config = uvicorn.Config(
         app,
-        host=settings.ingress_host,
-        port=settings.ingress_port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=None,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_DRAIN_S,
         server_header=False,
+        ws="none",
     )
+    Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -93,15 +93,20 @@ class Acceptance:
         return Taken(Answer.ACCEPTED, document)
 
     async def find(self, payment_id: str) -> dict[str, Any] | None:
-        """The payment as far as it is known, or None. Raises Away when PostgreSQL cannot be asked."""
-        row = await self._payments.find(payment_id)
-        if row is not None:
-            return views.stored(row)
-        with suppress(Away):
-            document = await self._keys.document(payment_id)
-            if document is not None:
-                found: dict[str, Any] = orjson.loads(document)
-                return found
+        """The payment as far as it is known, or None. Raises Away when a store that may know it cannot be asked."""
+        away: Away | None = None
+        try:
+            row = await self._payments.find(payment_id)
+            if row is not None:
+                return views.stored(row)
+        except Away as error:
+            away = error
+        document = await self._keys.document(payment_id)
+        if document is not None:
+            found: dict[str, Any] = orjson.loads(document)
+            return found
+        if away is not None:
+            raise away
         return None
 
     async def _claim(self, payment_id: str, fingerprint: str) -> Claim | None:
