@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ops.cli.up import up
 from ops.cli.version import version
 
 app = typer.Typer(
@@ -11,6 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(up)
 app.command()(version)
 
 

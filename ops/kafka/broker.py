@@ -14,6 +14,7 @@ from typing import Final
 
 from ops.local import child, probes
 from ops.local.child import Child, StartError
+from ops.local.ports import free_port
 
 POM: Final = Path(__file__).with_name("pom.xml")
 HEAP: Final = "-Xmx384m"
@@ -69,7 +70,7 @@ async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
         raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless, or use --stack embedded")
     jars = child.reachable(await asyncio.to_thread(fetch), folder)
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    ports = [(child.free_port(), child.free_port()) for _ in range(nodes)]
+    ports = [(free_port(), free_port()) for _ in range(nodes)]
     bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in ports)
     run = [java, HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC", "-cp", f"{jars}/*"]
     found: list[Child] = []

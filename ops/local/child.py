@@ -7,12 +7,12 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +29,6 @@ def bind_to_parent() -> None:
     """In a fresh child: be killed when the parent dies (Linux; elsewhere a parent killed with -9 leaves it behind)."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def free_port() -> int:
-    """A loopback TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_folder(prefix: str = "kifiya-run-") -> Path:
@@ -104,7 +97,10 @@ def run_unprivileged(
 
 
 class Child:
-    """One process of the stack. ``probe`` answers True once it serves; it raises or answers False before that."""
+    """One process of the stack. ``probe`` answers True once it serves; it raises or answers False before that.
+
+    What it writes goes to ``log``; without one, to our own stderr.
+    """
 
     def __init__(
         self,
@@ -112,7 +108,7 @@ class Child:
         command: Sequence[str],
         *,
         probe: Callable[[], Awaitable[bool]],
-        log: Path,
+        log: Path | None,
         env: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
         drop_rights: bool = True,
@@ -132,19 +128,24 @@ class Child:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def spawn(self) -> None:
-        """Start the process; it is not ready yet."""
-        with self._log.open("ab") as log:
+        """Start the process; it is not ready yet. Call it from the main thread: the bond is to the starting thread."""
+        with self._log.open("ab") if self._log is not None else nullcontext() as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 self._command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log or sys.stderr,
+                stderr=log or sys.stderr,
                 env=self._env,
-                cwd=self._log.parent,
+                cwd=self._log.parent if self._log is not None else None,
                 start_new_session=True,
                 preexec_fn=bind_to_parent,  # noqa: PLW1509 - a single prctl; no other thread holds a lock it needs
                 **(unprivileged() if self._drop_rights else {}),
             )
+
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended, as subprocess tells it; None while it runs or was never started."""
+        return self._process.poll() if self._process is not None else None
 
     async def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until it serves. Raises StartError."""
@@ -166,6 +167,8 @@ class Child:
 
     def tail(self) -> str:
         """The last lines that it wrote."""
+        if self._log is None:
+            return "see the log above"
         try:
             return self._log.read_text(errors="replace")[-600:].strip().replace("\n", " | ")
         except OSError:

