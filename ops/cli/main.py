@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from ops.cli.demo import demo
+from ops.cli.status import status
 from ops.cli.up import up
 from ops.cli.version import version
 
@@ -12,7 +14,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(demo)
 app.command()(up)
+app.command()(status)
 app.command()(version)
 
 
