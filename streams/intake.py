@@ -332,7 +332,7 @@ async def run(settings: StreamSettings) -> None:
                     logger().warning("the sweep failed", action="sweep-failed", error=type(error).__name__)
 
         def health() -> dict[str, Any]:
-            return {"ready": app.assigned, "missing": [] if app.assigned else ["partitions"]}
+            return {"ready": not app.missing, "missing": app.missing}
 
         async with admin_server(settings.admin_host, settings.admin_port, health):
             sweeping = asyncio.create_task(sweep())

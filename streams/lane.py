@@ -68,7 +68,7 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
 
 
 def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
-    missing = [] if app.assigned else ["partitions"]
+    missing = app.missing
     if getattr(limiter, "healthy", True) is False:
         missing.append("redis")
     return {"ready": not missing, "missing": missing}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from ops.kafka.clients import KafkaSettings, Message, Publisher, end_offsets
+from ops.kafka.progress import Progress, watch
 from ops.telemetry import logger
 from schemas import topics
 
@@ -50,23 +52,40 @@ class _Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_hand: dict[TP, set[int]] = {}
+        self._in_hand: dict[TP, dict[int, float]] = {}
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     def track_message(self, message: Any) -> None:
-        self._in_hand.setdefault(message.tp, set()).add(message.offset)
+        self._in_hand.setdefault(message.tp, {})[message.offset] = message.timestamp or 0.0
         super().track_message(message)
 
     def ack(self, message: Any) -> bool:
-        self._in_hand.get(message.tp, set()).discard(message.offset)
+        self._in_hand.get(message.tp, {}).pop(message.offset, None)
         return bool(super().ack(message))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         for tp in revoked:
             self._in_hand.pop(tp, None)
         await super().on_partitions_revoked(revoked)
+
+    def standing(self, names: frozenset[str]) -> tuple[dict[str, int], dict[str, float], int]:
+        """Of these topics' assigned partitions: records left, age of the oldest in hand (seconds), offsets committed."""
+        left: dict[str, int] = {}
+        age_s: dict[str, float] = {}
+        done, now = 0, time.time()
+        for tp in self.assignment():
+            if tp.topic not in names:
+                continue
+            committed = self._committed_offset.get(tp) or 0
+            done += committed
+            left[tp.topic] = left.get(tp.topic, 0) + max(0, (self.highwater(tp) or 0) - committed)
+            oldest = next(iter(self._in_hand.get(tp) or {}), None)
+            if oldest is not None:
+                stamped = self._in_hand[tp][oldest]
+                age_s[tp.topic] = max(age_s.get(tp.topic, 0.0), now - stamped if stamped else 0.0)
+        return left, age_s, done
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps need no entry here."""
@@ -109,9 +128,15 @@ class App(faust.App):
 
     failure: BaseException | None = None
     kafka: KafkaSettings
+    progress: Progress
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
+
+    @property
+    def missing(self) -> list[str]:
+        """What this role lacks to do its work: partitions, or progress with those it has."""
+        return [name for name, bad in (("partitions", not self.assigned), ("progress", self.progress.stalled)) if bad]
 
     @property
     def assigned(self) -> bool:
@@ -157,6 +182,7 @@ def create_app(name: str, kafka: KafkaSettings, *, datadir: str) -> App:
     )
     app.kafka = kafka
     app.conf.kifiya_kafka = kafka
+    app.progress = Progress()
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
     async def seen(*_: Any, **__: Any) -> None:
@@ -242,7 +268,12 @@ async def serve(app: App) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    read = frozenset(name for agent in app.agents.values() for name in agent.channel.topics)
     async with _started(app):
-        await stop.wait()
+        watching = asyncio.create_task(watch(app, app.progress, read))
+        try:
+            await stop.wait()
+        finally:
+            watching.cancel()
     if app.failure is not None:
         raise SystemExit(1) from app.failure
