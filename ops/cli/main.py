@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ops.cli import topics
 from ops.cli.demo import demo
 from ops.cli.status import status
 from ops.cli.up import up
@@ -18,6 +19,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(status)
 app.command()(version)
+app.add_typer(topics.app, name="topics")
 
 
 @app.callback()
