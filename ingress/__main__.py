@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ingress.app import create_app
 from ingress.settings import IngressSettings
+from ingress.wire import BoundedProtocol
 from ops.telemetry import configure_logging, logger
 
 _DRAIN_S: Final = 4
@@ -47,7 +48,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
     for number in signals:
         signal.signal(number, _stop)
     try:
-        settings = IngressSettings()
+        settings = IngressSettings()  # type: ignore[call-arg]  # the environment gives them
         app = create_app(settings)
     except ValidationError as error:
         first = error.errors()[0]
@@ -63,6 +64,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         raise SystemExit(f"ingress: INGRESS_HOST, INGRESS_PORT: cannot listen on {where}: {error.strerror}") from error
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,

@@ -1,32 +1,67 @@
 """Accepting a payment: claim its key, look for an older one, publish, remember. Accepted means Kafka has acked.
 
-Kafka decides, the stores only answer repeats sooner: with Redis away PostgreSQL answers them, with both away the command
-is published with the same payment id and the stream tells a duplicate from a conflict.
+Kafka decides, the stores only answer repeats sooner: with Redis away PostgreSQL answers them, with both away the
+command is published with the same payment id and the stream tells a duplicate from a conflict.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
 from ingress import views
-from ingress.idempotency import Away, Claim, Keys, Standing
-from ingress.queries import Payments
-from ops.kafka.clients import Message, PublishError
+from ingress.idempotency import Claim, Standing
+from ingress.presence import Away
+from ops.kafka.clients import Message
 from schemas import codec, topics
 from schemas import command as commands
 from schemas.records import PaymentCommand
 
+_LEAST_S: Final = 0.1
+"""What a publish gets at least, however long the stores took."""
+
+
+T = TypeVar("T")
+
+
+class Keys(Protocol):
+    """What Redis remembers; every method raises Away."""
+
+    async def claim(self, payment_id: str, fingerprint: str) -> Claim:
+        """Claim the right to publish this payment, or tell what stands."""
+
+    async def look(self, payment_id: str, fingerprint: str) -> Claim:
+        """Like claim, and leaves no trace."""
+
+    async def published(self, payment_id: str, fingerprint: str, document: bytes) -> None:
+        """Kafka has it."""
+
+    async def release(self, payment_id: str, lease: int) -> None:
+        """The publish of this claim failed."""
+
+    async def document(self, payment_id: str) -> bytes | None:
+        """The payment as it was accepted, where it was published."""
+
+
+class Payments(Protocol):
+    """What the sink has written; raises Away."""
+
+    async def find(self, payment_id: str) -> Mapping[str, Any] | None:
+        """The row of this payment, or None."""
+
 
 class Publish(Protocol):
-    """Publisher.publish, as the ingress needs it."""
+    """Commands.publish, as the acceptance needs it."""
 
-    async def __call__(self, messages: list[Message], timeout_s: float = 30.0) -> None:
-        """Return when every message is acked. Raises PublishError."""
+    async def __call__(self, message: Message, timeout_s: float) -> None:
+        """Return when the message is acked. Raises PublishError."""
 
 
 class Answer(StrEnum):
@@ -36,6 +71,7 @@ class Answer(StrEnum):
     REPEATED = "repeated"
     CONFLICT = "conflict"
     BUSY = "busy"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +83,27 @@ class Taken:
     wait_ms: int = 0
 
 
+def decide(standing: Standing | None, older: str | None, fingerprint: str, *, expired: bool) -> Answer:
+    """How to take a create, ACCEPTED standing for: publish it.
+
+    ``standing`` is None where Redis is away, ``older`` the fingerprint of PostgreSQL's row. The row is what the stream
+    decided, so it goes before Redis. A repeat of a payment that has expired since is still a repeat.
+    """
+    if older is not None:
+        return Answer.REPEATED if older == fingerprint else Answer.CONFLICT
+    match standing:
+        case Standing.CONFLICT:
+            return Answer.CONFLICT
+        case Standing.BUSY:
+            return Answer.BUSY
+        case Standing.PUBLISHED:
+            return Answer.REPEATED
+        case Standing.NEW | None:
+            return Answer.EXPIRED if expired else Answer.ACCEPTED
+
+
 class Acceptance:
-    """Creates in, commands out. ``accept`` raises PublishError when Kafka gave no ack in time."""
+    """Creates in, commands out. A create takes at most ``publish_timeout_s`` and one wait for Redis more."""
 
     def __init__(
         self, keys: Keys, payments: Payments, publish: Publish, *, default_lane: str, publish_timeout_s: float
@@ -60,72 +115,67 @@ class Acceptance:
         self._publish_timeout_s = publish_timeout_s
 
     async def accept(self, command: PaymentCommand) -> Taken:
-        """Take a checked create, once."""
+        """Take a checked create, once. Raises PublishError when Kafka gave no ack in time."""
+        began = time.monotonic()
         payment_id = command.payment_id or ""
         fingerprint = commands.fingerprint(command)
-        claim = await self._claim(payment_id, fingerprint)
-        match claim.standing if claim else None:
-            case Standing.CONFLICT:
-                return Taken(Answer.CONFLICT)
-            case Standing.BUSY:
-                return Taken(Answer.BUSY, wait_ms=claim.wait_ms if claim else 0)
-            case Standing.PUBLISHED:
-                return Taken(Answer.REPEATED, await self._newest(payment_id, claim.document if claim else None))
+        expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
+        ask = self._keys.look if expired else self._keys.claim
+        claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(payment_id))
+        answer = decide(
+            claim.standing if claim else None, older["fingerprint"] if older else None, fingerprint, expired=expired
+        )
+        document = orjson.dumps(views.stored(older)) if older else (claim.document if claim else None) or b""
+        match answer:
+            case Answer.ACCEPTED:
+                lease = claim.lease if claim else None
+                return await self._take(command, fingerprint, lease, began + self._publish_timeout_s)
+            case Answer.REPEATED | Answer.CONFLICT if older and claim and claim.standing is Standing.NEW:
+                await self._remember(payment_id, older["fingerprint"], document)
             case _:
                 pass
-        older = await self._older(payment_id)
-        if older is not None:
-            document = orjson.dumps(views.stored(older))
-            await self._remember(payment_id, older["fingerprint"], document)
-            if older["fingerprint"] != fingerprint:
-                return Taken(Answer.CONFLICT)
-            return Taken(Answer.REPEATED, document)
-        document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
-        try:
-            await self._publish(
-                [Message(topics.COMMANDS, payment_id.encode(), codec.encode(command))], self._publish_timeout_s
-            )
-        except PublishError:
-            with suppress(Away):
-                await self._keys.release(payment_id)
-            raise
-        await self._remember(payment_id, fingerprint, document)
-        return Taken(Answer.ACCEPTED, document)
+        if answer is Answer.REPEATED:
+            return Taken(answer, document)
+        return Taken(answer, wait_ms=claim.wait_ms if claim else 0)
 
-    async def find(self, payment_id: str) -> dict[str, Any] | None:
-        """The payment as far as it is known, or None. Raises Away when a store that may know it cannot be asked."""
+    async def find(self, payment_id: str) -> bytes | None:
+        """The payment's JSON as far as it is known, or None. Raises Away when a store that may know it is away."""
         away: Away | None = None
         try:
             row = await self._payments.find(payment_id)
             if row is not None:
-                return views.stored(row)
+                return orjson.dumps(views.stored(row))
         except Away as error:
             away = error
         document = await self._keys.document(payment_id)
-        if document is not None:
-            found: dict[str, Any] = orjson.loads(document)
-            return found
-        if away is not None:
+        if document is None and away is not None:
             raise away
-        return None
+        return document
 
-    async def _claim(self, payment_id: str, fingerprint: str) -> Claim | None:
+    async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, until: float) -> Taken:
+        payment_id = command.payment_id or ""
+        document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
+        message = Message(topics.COMMANDS, payment_id.encode(), codec.encode(command))
         try:
-            return await self._keys.claim(payment_id, fingerprint)
-        except Away:
-            return None
+            await self._publish(message, max(_LEAST_S, until - time.monotonic()))
+        except BaseException:
+            if lease is not None:
+                with suppress(Away):
+                    await self._keys.release(payment_id, lease)
+            raise
+        await self._remember(payment_id, fingerprint, document)
+        return Taken(Answer.ACCEPTED, document)
 
-    async def _older(self, payment_id: str) -> Any | None:
+    async def _older(self, payment_id: str) -> Mapping[str, Any] | None:
         """What the sink knows: a key older than Redis remembers, or one that Redis lost."""
-        try:
-            return await self._payments.find(payment_id)
-        except Away:
-            return None
-
-    async def _newest(self, payment_id: str, document: bytes | None) -> bytes:
-        row = await self._older(payment_id)
-        return orjson.dumps(views.stored(row)) if row is not None else document or b"{}"
+        return await _unless_away(self._payments.find(payment_id))
 
     async def _remember(self, payment_id: str, fingerprint: str, document: bytes) -> None:
-        with suppress(Away):
-            await self._keys.published(payment_id, fingerprint, document)
+        await _unless_away(self._keys.published(payment_id, fingerprint, document))
+
+
+async def _unless_away(asking: Awaitable[T]) -> T | None:
+    try:
+        return await asking
+    except Away:
+        return None

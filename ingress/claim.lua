@@ -1,6 +1,7 @@
 -- Claim an idempotency key for one publish, or tell what became of the key's first request. One round trip.
--- KEYS[1] payment:{payment_id}   ARGV[1] fingerprint   ARGV[2] lease, milliseconds   ARGV[3] remember, milliseconds
--- Answers {'new'}: publish now; {'busy', ms}: another request is publishing for ms more;
+-- KEYS[1] payment:{payment_id}   ARGV[1] fingerprint   ARGV[2] lease, milliseconds; 0 only looks   ARGV[3] remember, milliseconds
+-- Answers {'new', until}: publish now, the claim is known by until;
+--         {'busy', ms}: another request is publishing for ms more;
 --         {'conflict'}: the key belongs to another body; {'published', document}.
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -17,6 +18,10 @@ if found[1] then
     return {'busy', left_ms}
   end
 end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'publishing', 'lease_until_ms', now_ms + ARGV[2])
+if ARGV[2] == '0' then
+  return {'new', 0}
+end
+local until_ms = now_ms + ARGV[2]
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'publishing', 'lease_until_ms', until_ms)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {'new'}
+return {'new', until_ms}

@@ -4,197 +4,152 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter, Histogram
-from pydantic import BaseModel, ConfigDict, Field
 
-from ingress.acceptance import Acceptance, Answer
-from ingress.idempotency import Away
-from ingress.problem import MEDIA_TYPE, Problem
-from ops.kafka.clients import PublishError
+from ingress.acceptance import Acceptance, Answer, Taken
+from ingress.edge import Gate
+from ingress.models import CREATE, PAYMENT_409, Payment, problems
+from ingress.presence import Away
+from ingress.problem import DEFECT, Problem
+from ingress.requests import KEY_HEADER, json_body, key
+from ops.kafka.clients import PublishError, RecordRefused
+from ops.telemetry import logger
 from schemas import command as commands
-from schemas.command import MAX_BYTES, InvalidCommand
+from schemas.command import InvalidCommand
+from schemas.records import PaymentCommand
 from schemas.strict_json import InvalidJson, loads
 
-CREATES = Counter("kifiya_ingress_creates", "Creates by answer.", ["answer"])
-TAKING = Histogram(
-    "kifiya_ingress_create_seconds", "From the request's body to the answer.",
+ACCEPTED: Final = Counter("kifiya_ingress_accepted", "Payments accepted: acknowledged by Kafka.")
+CREATES: Final = Counter("kifiya_ingress_creates", "Creates by status code of the answer.", ["answer"])
+TAKING: Final = Histogram(
+    "kifiya_ingress_create_seconds", "From a create's body to its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2),
 )  # fmt: skip
 
-KEY_HEADER: Final = "idempotency-key"
+_KAFKA_AWAY: Final = Problem(
+    503, "kafka-away", "not accepted: Kafka did not acknowledge; send the same key again", retry_after_s=1
+)
+_STORE_AWAY: Final = Problem(503, "store-away", "the payment cannot be looked up now", retry_after_s=1)
+_NOT_FOUND: Final = Problem(404, "no-such-payment", "no payment has this id")
+_MALFORMED: Final = Problem(404, "no-such-payment", "must be a UUID in its canonical form", field="payment_id")
+_REUSED: Final = Problem(
+    422, "idempotency-key-reused", "was used for another body; nothing was published", field=KEY_HEADER
+)
+_EXPIRED: Final = Problem(422, "invalid-field", "must be in the future", field="expires_at")
 
 
-class NewPayment(BaseModel):
-    """The body of a create. Documentation only: schemas/command.py validates, for HTTP and Kafka alike."""
-
-    model_config = ConfigDict(extra="forbid")
-    merchant_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", examples=["shop"])
-    amount: str = Field(description="Decimal string, with at most the currency's decimals.", examples=["12.50"])
-    currency: str = Field(description="ISO 4217", examples=["USD"])
-    payment_method: str = Field(description="Token of the provider, never a card number.", examples=["pm_approve"])
-    customer_id: str | None = Field(None, max_length=128)
-    description: str | None = Field(None, max_length=500)
-    metadata: dict[str, str] | None = Field(None, description="At most 20 strings.")
-    lane: str | None = Field(None, description="Provider account; the gateway's default where absent.")
-    expires_at: str | None = Field(None, description="RFC 3339; past it the payment fails unless it was sent.")
-
-
-class Payment(BaseModel):
-    """A payment as it stands."""
-
-    payment_id: str
-    status: str = Field(description="PENDING, PROCESSING, UNKNOWN, REVIEW, COMPLETED, FAILED or CANCELLED")
-    merchant_id: str
-    amount: str
-    currency: str
-    payment_method: str
-    customer_id: str | None
-    description: str | None
-    metadata: dict[str, str]
-    lane: str
-    expires_at: str | None
-    attempts: int
-    reason: str | None
-    provider_charge_id: str | None
-    created_at: str
-    updated_at: str
-    version: int
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
-
-
-_CREATE_DOCS: Final[dict[str, Any]] = {
-    "parameters": [
-        {
-            "name": "Idempotency-Key", "in": "header", "required": True,
-            "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
-            "description": "Names this payment. The same key and body again: 409 with the existing payment.",
-        }
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": NewPayment.model_json_schema()}},
-    },
-}  # fmt: skip
-
-
-async def body(request: Request) -> bytes:
-    """The request's body, read no further than a command may reach. Raises Problem 413, 415."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise Problem(415, "unsupported-media-type", "send application/json")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(415, "unsupported-encoding", "send the body uncompressed")
-    read = bytearray()
-    async for chunk in request.stream():
-        read += chunk
-        if len(read) > MAX_BYTES:
-            raise Problem(413, "too-large", f"the body may have at most {MAX_BYTES} bytes")
-    return bytes(read)
-
-
-def key(request: Request) -> str:
-    """The idempotency key of a request. Raises Problem 400."""
-    found = request.headers.getlist(KEY_HEADER)
-    if not found:
-        raise Problem(400, "missing-idempotency-key", "is required", field="Idempotency-Key")
-    if len(found) > 1:
-        raise Problem(400, "invalid-idempotency-key", "must be sent once", field="Idempotency-Key")
+def parse(raw: bytes, idempotency_key: str, *, lanes: frozenset[str], now_ms: int) -> PaymentCommand:
+    """The command in a create's body. Raises Problem 400, 422."""
     try:
-        return commands.check_key(found[0])
+        fields = loads(raw)
+        if not isinstance(fields, dict):
+            raise Problem(400, "invalid-json", "the body must be a JSON object")
+        return commands.create(fields, idempotency_key=idempotency_key, lanes=lanes, accepted_at_ms=now_ms)
+    except InvalidJson as error:
+        raise Problem(400, "invalid-json", f"the body {error}") from error
     except InvalidCommand as error:
-        raise Problem(400, "invalid-idempotency-key", error.detail, field="Idempotency-Key") from error
+        raise Problem(422, error.code, error.detail, field=error.field) from error
 
 
-def routes(acceptance: Acceptance, lanes: frozenset[str]) -> APIRouter:
+def answer(taken: Taken, payment_id: str) -> Response:
+    """How a create that was taken is answered. Raises Problem 409, 422."""
+    location = {"Location": f"/v1/payments/{payment_id}"}
+    match taken.answer:
+        case Answer.ACCEPTED:
+            return Response(taken.document, 201, location, "application/json")
+        case Answer.REPEATED:
+            return Response(taken.document, 409, {**location, "Idempotency-Replayed": "true"}, "application/json")
+        case Answer.CONFLICT:
+            raise _REUSED
+        case Answer.EXPIRED:
+            raise _EXPIRED
+        case Answer.BUSY:
+            wait_s = max(1, math.ceil(taken.wait_ms / 1000))
+            detail = "the first request with this key is still being published"
+            raise Problem(409, "request-in-progress", detail, retry_after_s=wait_s)
+
+
+def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
 
     async def create(request: Request) -> Response:
         idempotency_key = key(request)
-        raw = await body(request)
-        now_ms = time.time_ns() // 1_000_000
-        try:
-            fields = loads(raw)
-            if not isinstance(fields, dict):
-                raise Problem(400, "invalid-json", "the body must be a JSON object")
-            command = commands.create(fields, idempotency_key=idempotency_key, lanes=lanes, accepted_at_ms=now_ms)
-        except InvalidJson as error:
-            raise Problem(400, "invalid-json", f"the body {error}") from error
-        except InvalidCommand as error:
-            raise Problem(422, error.code, error.detail, field=error.field) from error
-        if command.expires_at_ms is not None and command.expires_at_ms <= now_ms:
-            raise Problem(422, "invalid-field", "must be in the future", field="expires_at")
-        try:
-            taken = await acceptance.accept(command)
-        except PublishError as error:
-            raise Problem(
-                503, "kafka-away", "not accepted: Kafka did not acknowledge; send the same key again", retry_after_s=1
-            ) from error
-        location = {"Location": f"/v1/payments/{command.payment_id}"}
-        match taken.answer:
-            case Answer.ACCEPTED:
-                return Response(taken.document, 201, location, "application/json")
-            case Answer.REPEATED:
-                headers = {**location, "Idempotency-Replayed": "true"}
-                return Response(taken.document, 409, headers, "application/json")
-            case Answer.CONFLICT:
-                raise Problem(
-                    422, "idempotency-key-reused", "was used for another body; nothing was published",
-                    field="Idempotency-Key",
-                )  # fmt: skip
-            case Answer.BUSY:
-                raise Problem(
-                    409, "request-in-progress", "the first request with this key is still being published",
-                    retry_after_s=max(1, math.ceil(taken.wait_ms / 1000)),
-                )  # fmt: skip
+        raw = await json_body(request)
+        with gate.enter(), TAKING.time():
+            command = parse(raw, idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
+            try:
+                taken = await acceptance.accept(command)
+            except RecordRefused as error:
+                logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
+                raise DEFECT from error
+            except PublishError as error:
+                raise _KAFKA_AWAY from error
+            if taken.answer is Answer.ACCEPTED:
+                ACCEPTED.inc()
+            return answer(taken, command.payment_id or "")
 
     @router.post(
-        "/v1/payments", status_code=201, response_model=Payment, openapi_extra=_CREATE_DOCS,
+        "/v1/payments", status_code=201, response_model=Payment, openapi_extra=CREATE,
         responses={
-            400: _problem("Not JSON, or no usable Idempotency-Key."),
-            409: {"model": Payment, "description": "The key and body were seen: the existing payment."},
-            413: _problem("The body is over 64 KiB."), 415: _problem("Not application/json."),
-            422: _problem("A field is wrong (named in errors), or the key was used for another body."),
-            503: _problem("Kafka did not acknowledge: not accepted."),
+            201: {"headers": {"Location": {"description": "The payment.", "schema": {"type": "string"}}}},
+            400: problems(
+                "Not JSON, or no usable Idempotency-Key.",
+                Problem(400, "missing-idempotency-key", "is required", field=KEY_HEADER),
+                Problem(400, "invalid-json", "the body must be a JSON object"),
+            ),
+            408: problems("The body came too slowly."),
+            409: PAYMENT_409,
+            413: problems("The body is over 64 KiB."),
+            415: problems("Not application/json, or compressed."),
+            422: problems(
+                "A field is wrong, or the key was used for another body. Nothing was published.",
+                Problem(422, "invalid-field", "must be greater than zero", field="amount"), _REUSED,
+            ),
+            500: problems("A defect of the gateway.", DEFECT),
+            503: problems("Kafka did not acknowledge, or too many requests are in hand: not accepted.", _KAFKA_AWAY),
         },
     )  # fmt: skip
     async def create_payment(request: Request) -> Response:
         """Accept a payment; 201 means every in-sync replica has it."""
-        began = time.perf_counter()
-        answer = "error"
+        code = "none"  # the client left, or a defect: the edge counts those
         try:
             found = await create(request)
-            answer = str(found.status_code)
+            code = str(found.status_code)
             return found
         except Problem as problem:
-            answer = str(problem.status)
+            code = str(problem.status)
             raise
         finally:
-            CREATES.labels(answer).inc()
-            TAKING.observe(time.perf_counter() - began)
+            CREATES.labels(code).inc()
 
     @router.get(
         "/v1/payments/{payment_id}", response_model=Payment,
-        responses={404: _problem("No such payment."), 503: _problem("PostgreSQL is away.")},
+        responses={
+            404: problems("No such payment, or not an id.", _NOT_FOUND, _MALFORMED),
+            500: problems("A defect of the gateway.", DEFECT),
+            503: problems("What may know the payment is away.", _STORE_AWAY),
+        },
     )  # fmt: skip
     async def read_payment(payment_id: str) -> Response:
-        """One payment as it stands, from the moment it was accepted."""
+        """One payment as it stands, from the moment it was accepted.
+
+        While PostgreSQL is away: as it was accepted (version 0), where that is remembered.
+        """
         try:
             commands.check_payment_id(payment_id)
-            found = await acceptance.find(payment_id)
-        except InvalidCommand:
-            found = None
-        except Away as error:
-            raise Problem(503, "store-away", "the state cannot be read now", retry_after_s=1) from error
+        except InvalidCommand as error:
+            raise _MALFORMED from error
+        with gate.enter():
+            try:
+                found = await acceptance.find(payment_id)
+            except Away as error:
+                raise _STORE_AWAY from error
         if found is None:
-            raise Problem(404, "no-such-payment", "no payment has this id")
-        return Response(orjson.dumps(found), media_type="application/json")
+            raise _NOT_FOUND
+        return Response(found, media_type="application/json")
 
     return router

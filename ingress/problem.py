@@ -9,16 +9,21 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from ops.telemetry import logger
-
 MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Problem(Exception):
-    """An answer that is an error. ``field`` is a path in the body, or a header's name."""
+    """An answer that is an error. ``field`` is a path in the body or a header's name; ``close`` ends the connection."""
 
     def __init__(
-        self, status: int, code: str, detail: str, *, field: str | None = None, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -26,6 +31,10 @@ class Problem(Exception):
         self.detail = detail
         self.field = field
         self.retry_after_s = retry_after_s
+        self.close = close
+
+
+DEFECT: Final = Problem(500, "internal-error", "the gateway failed; send the same key again")
 
 
 def document(problem: Problem) -> dict[str, Any]:
@@ -45,11 +54,13 @@ def document(problem: Problem) -> dict[str, Any]:
 def response(problem: Problem) -> Response:
     """The problem as an HTTP response."""
     headers = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
+    if problem.close:
+        headers["Connection"] = "close"
     return Response(orjson.dumps(document(problem)), problem.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of this app as a problem; a defect of ours is a 500 that tells nothing."""
+    """Answer every error that a route or the router raises as a problem."""
 
     async def problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)  # noqa: S101 - registered for this class only
@@ -58,14 +69,16 @@ def install(app: FastAPI) -> None:
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
         phrase = HTTPStatus(error.status_code).phrase
-        found = response(Problem(error.status_code, phrase.lower().replace(" ", "-"), phrase))
+        code, detail = phrase.lower().replace(" ", "-"), _DETAILS.get(error.status_code, phrase)
+        found = response(Problem(error.status_code, code, detail))
         found.headers.update(error.headers or {})
         return found
 
-    async def defect(request: Request, error: Exception) -> Response:
-        logger().error("a request failed", action="internal-error", path=request.url.path, error=type(error).__name__)
-        return response(Problem(500, "internal-error", "the gateway failed; the same key may be sent again"))
-
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, defect)
+
+
+_DETAILS: Final = {
+    404: "there is nothing at this address",
+    405: "this address does not take this method",
+}

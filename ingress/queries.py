@@ -3,62 +3,73 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Final
 
 import asyncpg
 
-from ingress.idempotency import Away
+from ingress.batches import Batches
+from ingress.presence import Presence
 
-_ONE: Final = """
+_MANY: Final = """
 SELECT payment_id, merchant_id, state, amount_minor, currency, payment_method, customer_id, description, metadata, lane,
        expires_at, attempt, reason, provider_charge_id, accepted_at, updated_at, version, fingerprint
-FROM payments WHERE payment_id = $1
+FROM payments WHERE payment_id = ANY($1::uuid[])
 """
+
+Row = Mapping[str, Any]
 
 
 class Payments:
-    """The payments table. Raises Away instead of waiting longer than ``timeout_s``; after that, at once for a second."""
+    """The payments table. Raises Away instead of waiting longer than ``timeout_s``."""
 
-    def __init__(self, url: str, clock: Callable[[], float], *, timeout_s: float = 0.5, rest_s: float = 1.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 0.5) -> None:
         self._url = url
-        self._clock = clock
         self._timeout_s = timeout_s
-        self._rest_s = rest_s
-        self._away_until = 0.0
-        self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._presence = Presence("postgres", self._look)
+        self._batches: Batches[str, Row | None] = Batches(self._presence, self._carry, timeout_s=timeout_s)
+        self._connection: asyncpg.Connection | None = None
+        self._many: Any = None
 
     async def close(self) -> None:
-        """Close the connections."""
-        if self._pool is not None:
-            self._pool.terminate()
+        """Close the connection."""
+        await self._presence.close()
+        self._drop()
 
     async def ping(self) -> None:
-        """Whether PostgreSQL answers."""
-        await self._fetch("SELECT 1")
+        """Whether the table can be read. Raises Away."""
+        await self.find("00000000-0000-0000-0000-000000000000")
 
-    async def find(self, payment_id: str) -> Any | None:
+    async def find(self, payment_id: str) -> Row | None:
         """The row of this payment, or None."""
-        return await self._fetch(_ONE, payment_id)
+        return await self._batches.ask(payment_id)
 
-    async def _fetch(self, query: str, *arguments: Any) -> Any:
-        if self._clock() < self._away_until:
-            raise Away("PostgreSQL: resting")
+    async def _carry(self, ids: list[str]) -> list[Row | Exception | None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                pool = self._pool or await self._open()
-                async with pool.acquire() as connection:
-                    return await connection.fetchrow(query, *arguments)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            self._away_until = self._clock() + self._rest_s
-            raise Away(f"PostgreSQL: {type(error).__name__}") from error
+            if self._many is None:
+                await self._connect()
+            rows = {str(row["payment_id"]): row for row in await self._many.fetch(ids)}
+        except (Exception, asyncio.CancelledError):
+            self._drop()
+            raise
+        return [rows.get(payment_id) for payment_id in ids]
 
-    async def _open(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._url, min_size=1, max_size=8, command_timeout=self._timeout_s,
-                    server_settings={"application_name": "kifiya-ingress", "default_transaction_read_only": "on"},
-                )  # fmt: skip
-            return self._pool
+    async def _connect(self) -> None:
+        self._connection = await asyncpg.connect(
+            self._url,
+            timeout=self._timeout_s,
+            server_settings={
+                "application_name": "kifiya-ingress",
+                "default_transaction_read_only": "on",
+                "statement_timeout": str(int(self._timeout_s * 1000)),
+            },
+        )
+        self._many = await self._connection.prepare(_MANY)
+
+    def _drop(self) -> None:
+        connection, self._connection, self._many = self._connection, None, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _look(self) -> None:
+        await self._carry([])

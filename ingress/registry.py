@@ -9,6 +9,7 @@ import avro.schema
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from ingress.requests import body
 from schemas.registry import Entry, entries
 
 _TYPE = "application/vnd.schemaregistry.v1+json"
@@ -51,7 +52,8 @@ def routes() -> APIRouter:
         found = _versions(subject)
         if not found:
             return _missing(40401, "Subject not found.")
-        wanted = found[-1:] if version in {"latest", "-1"} else [entry for entry in found if str(entry.version) == version]
+        last = version in {"latest", "-1"}
+        wanted = found[-1:] if last else [entry for entry in found if str(entry.version) == version]
         return _answer(_entry(wanted[0])) if wanted else _missing(40402, "Version not found.")
 
     @router.get("/schemas/ids/{schema_id}")
@@ -81,7 +83,7 @@ def routes() -> APIRouter:
     @router.post("/subjects/{subject}")
     async def look_up(subject: str, request: Request) -> Response:
         """The id of a schema that is registered; nothing is ever registered here."""
-        raw = await request.body()
+        raw = await body(request)
         try:
             asked = avro.schema.parse(json.loads(raw)["schema"])
         except Exception:  # noqa: BLE001 - whatever the parser makes of hostile text, it is not a schema

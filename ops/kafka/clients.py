@@ -111,11 +111,26 @@ class Publisher:
             producer, self._producer = self._producer, None
             await producer.stop()
 
-    async def ping(self) -> None:
-        """Whether a broker answers now. Raises PublishTimedOut, KafkaError."""
+    @property
+    def running(self) -> bool:
+        """Whether it is started and its sender lives: aiokafka's stops for good on an error it does not know."""
+        if self._producer is None:
+            return False
+        sender = self._producer._sender.sender_task  # noqa: SLF001 - nothing public tells it
+        return sender is not None and not sender.done()
+
+    async def ping(self, topic: str = "") -> None:
+        """Whether a broker answers now and, with a topic, each of its partitions has a leader.
+
+        Raises PublishTimedOut, KafkaError.
+        """
         if self._producer is None:
             raise PublishTimedOut("the producer is not connected")
-        await self._producer.client.fetch_all_metadata()
+        cluster = await self._producer.client.fetch_all_metadata()
+        if topic:
+            found = cluster.partitions_for_topic(topic)
+            if not found or found != cluster.available_partitions_for_topic(topic):
+                raise PublishTimedOut(f"no leader for every partition of {topic}")
 
     async def __aenter__(self) -> Self:
         await self.start()

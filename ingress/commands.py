@@ -1,0 +1,63 @@
+"""The way to Kafka: publish a command, fail at once while Kafka is away, find it again without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Self
+
+from ingress.presence import Away, Presence
+from ops.kafka.clients import Message, Publisher, PublishError, PublishTimedOut, RecordRefused
+from schemas import topics
+
+
+class Commands:
+    """Publishes to ``payments.commands``; an async context manager that does not wait for Kafka to be there."""
+
+    def __init__(self, publisher: Publisher, *, patience_s: float = 3.0, stop_s: float = 1.0) -> None:
+        self._publisher = publisher
+        self._stop_s = stop_s
+        self._presence = Presence("kafka", self._look, patience_s=patience_s)
+        self._acked_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._presence.begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._presence.close()
+        await self._stop()
+
+    async def publish(self, message: Message, timeout_s: float) -> None:
+        """Returns when every in-sync replica has it. Raises RecordRefused, PublishTimedOut: it may be stored or not."""
+        try:
+            self._presence.check()
+        except Away as error:
+            raise PublishTimedOut("Kafka is away") from error
+        began = time.monotonic()
+        try:
+            await self._publisher.publish([message], timeout_s)
+        except RecordRefused:
+            raise
+        except PublishError as error:
+            if self._acked_at < began:  # one slow partition is not Kafka: others were acked meanwhile
+                self._presence.lost(error)
+            raise
+        self._acked_at = time.monotonic()
+
+    async def ping(self) -> None:
+        """Whether a command would be taken now. Raises Away, PublishTimedOut, KafkaError."""
+        self._presence.check()
+        await self._publisher.ping(topics.COMMANDS)
+
+    async def _look(self) -> None:
+        if not self._publisher.running:
+            await self._stop()
+            await self._publisher.start()
+        await self._publisher.ping(topics.COMMANDS)
+
+    async def _stop(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._stop_s):
+                await self._publisher.stop()

@@ -1,0 +1,139 @@
+"""What every request meets first and every answer last: its id, safe headers, counts, and no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from prometheus_client import Counter
+from starlette.requests import ClientDisconnect
+
+from ingress import problem
+from ingress.problem import Problem
+from ops.telemetry import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANSWERS: Final = Counter("kifiya_ingress_answers", "Answers by route and status code.", ["route", "code"])
+SHED: Final = Counter("kifiya_ingress_shed", "Requests refused because too many were in hand.")
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
+_SAFE: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_NOTHING: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_CDN: Final = "https://cdn.jsdelivr.net"
+_DOCS: Final = (
+    b"content-security-policy",
+    f"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; script-src 'unsafe-inline' {_CDN}; "
+    f"style-src 'unsafe-inline' {_CDN}; img-src 'self' data: https://fastapi.tiangolo.com".encode(),
+)
+_GONE: Final = 499
+"""What the client that left would have been answered, in the counts (nginx's number)."""
+
+_STOPPING: Final = Problem(503, "stopping", "the gateway stops; send the same key again", retry_after_s=1, close=True)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Gate:
+    """At most ``limit`` requests work at a time.
+
+    Those whose body has yet to come are not counted: they cost little, and slow senders could fill any limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Raises Problem 503 at once where the gate is full."""
+        if self._inside >= self._limit:
+            SHED.inc()
+            raise Problem(503, "overloaded", "too many requests in hand; nothing was accepted", retry_after_s=1)
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+class Edge:
+    """ASGI middleware, outermost of ours."""
+
+    def __init__(self, app: Any, *, access_log: bool) -> None:
+        self._app = app
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _request_id(scope)
+        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        policy = _DOCS if scope["path"] == "/docs" else _NOTHING
+        status = 0
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], *_SAFE, policy, (b"x-request-id", request_id)]}
+            await send(message)
+
+        if scope["method"] == "HEAD":  # answered like a GET; the server leaves the body out
+            scope["method"] = "GET"
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            status = _GONE
+        except asyncio.CancelledError:
+            if not status:
+                await problem.response(_STOPPING)(scope, receive, answer)
+        except Exception as error:  # a defect of ours: strangers learn nothing, the log its kind only
+            logger().error("a request failed", action="internal-error", path=_route(scope), error=_where(error))
+            if status:
+                raise
+            await problem.response(problem.DEFECT)(scope, receive, answer)
+        finally:
+            ANSWERS.labels(_route(scope), str(status)).inc()
+            if self._access_log:
+                took_ms = round((time.perf_counter() - began) * 1000, 1)
+                logger().info("request", action="request", path=_route(scope), status=status, duration_ms=took_ms)
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The client's X-Request-Id where it is one short safe word, else a new one."""
+    found = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(found) == 1 and _REQUEST_ID.fullmatch(found[0]):
+        return bytes(found[0])
+    return secrets.token_hex(8).encode()
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, never the path itself: that is the client's text."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "none"))
+
+
+def _where(error: BaseException) -> str:
+    """The error's kind and place; its message may hold what a merchant sent."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else ""
+    return type(error).__name__ + place

@@ -1,0 +1,129 @@
+"""The shapes of the API, for its documentation only: schemas/command.py validates, for HTTP and Kafka alike."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ingress.problem import MEDIA_TYPE, Problem, document
+
+ID: Final = "378ca193-494f-58e7-91e2-80bcac06c9b8"
+
+
+class NewPayment(BaseModel):
+    """The body of a create."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve",
+                    "customer_id": "cust_7", "description": "Order 1001", "metadata": {"order": "1001"},
+                }
+            ]
+        },
+    )  # fmt: skip
+    merchant_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", examples=["shop"])
+    amount: str = Field(
+        pattern="^[0-9]{1,18}([.][0-9]{1,18})?$",
+        description="Decimal string, more than zero, with at most the currency's decimals.", examples=["12.50"],
+    )  # fmt: skip
+    currency: str = Field(pattern="^[A-Z]{3}$", description="ISO 4217", examples=["USD"])
+    payment_method: str = Field(
+        pattern="^[A-Za-z0-9_.:-]{1,128}$",
+        description="Token of the provider, never a card number.", examples=["pm_approve"],
+    )  # fmt: skip
+    customer_id: str | None = Field(None, min_length=1, max_length=128, examples=["cust_7"])
+    description: str | None = Field(None, min_length=1, max_length=500, examples=["Order 1001"])
+    metadata: dict[str, str] | None = Field(None, max_length=20, description="At most 20 strings.")
+    lane: str | None = Field(None, description="Provider account; the gateway's default where absent.")
+    expires_at: str | None = Field(None, description="RFC 3339; past it the payment fails unless it was sent.")
+
+
+class Payment(BaseModel):
+    """A payment as it stands."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "payment_id": ID, "status": "PENDING", "merchant_id": "shop", "amount": "12.50", "currency": "USD",
+                    "payment_method": "pm_approve", "customer_id": "cust_7", "description": "Order 1001",
+                    "metadata": {"order": "1001"}, "lane": "simulator", "expires_at": None, "attempts": 0,
+                    "reason": None, "provider_charge_id": None, "created_at": "2026-01-31T12:00:00.000Z",
+                    "updated_at": "2026-01-31T12:00:00.000Z", "version": 0,
+                }
+            ]
+        }
+    )  # fmt: skip
+    payment_id: str
+    status: Literal["PENDING", "PROCESSING", "UNKNOWN", "REVIEW", "COMPLETED", "FAILED", "CANCELLED"]
+    merchant_id: str
+    amount: str
+    currency: str
+    payment_method: str
+    customer_id: str | None
+    description: str | None
+    metadata: dict[str, str]
+    lane: str
+    expires_at: str | None
+    attempts: int
+    reason: str | None
+    provider_charge_id: str | None
+    created_at: str
+    updated_at: str
+    version: int = Field(description="Grows with each change; 0 is the payment as accepted.")
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(description="A path in the body, such as metadata.order, or a header's or parameter's name.")
+    detail: str
+    code: str
+
+
+class ProblemDetails(BaseModel):
+    """An error, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+def problems(description: str, *examples: Problem) -> dict[str, Any]:
+    """One entry of a route's ``responses``: the errors of one status code, each by example."""
+    found: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
+    if examples:
+        found["examples"] = {example.code: {"value": document(example)} for example in examples}
+    return {"description": description, "content": {MEDIA_TYPE: found}}
+
+
+PAYMENT_409: Final[dict[str, Any]] = {
+    "description": "The key and body were seen: the existing payment. Or the first request is still being published: "
+    "a problem with Retry-After.",
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Payment"}},
+        **problems("", Problem(409, "request-in-progress", "the first request with this key is still being published"))[
+            "content"
+        ],
+    },
+}
+CREATE: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key", "in": "header", "required": True, "example": "order-1001",
+            "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+            "description": "Names this payment. The same key and body again: 409 with the existing payment.",
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NewPayment.model_json_schema()}},
+    },
+}  # fmt: skip

@@ -1,0 +1,64 @@
+"""What a request brings: its idempotency key and its body, each within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fastapi import Request
+
+from ingress.problem import Problem
+from schemas import command as commands
+from schemas.command import MAX_BYTES, InvalidCommand
+
+KEY_HEADER: Final = "Idempotency-Key"
+BODY_S: Final = 10.0
+"""How long a body may take to come."""
+_DRAIN_BYTES: Final = 1024 * 1024
+"""An oversize body is read to here before it is refused: a client that still sends would lose the answer otherwise."""
+
+
+def key(request: Request) -> str:
+    """The idempotency key of a request. Raises Problem 400."""
+    found = request.headers.getlist(KEY_HEADER)
+    if not found:
+        raise Problem(400, "missing-idempotency-key", "is required", field=KEY_HEADER)
+    if len(found) > 1:
+        raise Problem(400, "invalid-idempotency-key", "must be sent once", field=KEY_HEADER)
+    try:
+        return commands.check_key(found[0])
+    except InvalidCommand as error:
+        raise Problem(400, "invalid-idempotency-key", error.detail, field=KEY_HEADER) from error
+
+
+async def json_body(request: Request, *, within_s: float = BODY_S) -> bytes:
+    """The body of a JSON request. Raises Problem 408, 413, 415, ClientDisconnect."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.getlist("content-type")]
+    if kinds != ["application/json"]:
+        raise Problem(415, "unsupported-media-type", "must be application/json", field="Content-Type")
+    if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
+        detail = "must be absent: send the body uncompressed"
+        raise Problem(415, "unsupported-encoding", detail, field="Content-Encoding")
+    return await body(request, within_s=within_s)
+
+
+async def body(request: Request, *, within_s: float = BODY_S) -> bytes:
+    """The body, read no further than a command may reach. Raises Problem 408, 413, ClientDisconnect."""
+    too_large = Problem(413, "too-large", f"the body may have at most {MAX_BYTES} bytes", close=True)
+    length = request.headers.get("content-length", "0")
+    if len(length) > len(str(_DRAIN_BYTES)) or (length.isdecimal() and int(length) > _DRAIN_BYTES):
+        raise too_large
+    read, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(within_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > _DRAIN_BYTES:
+                    raise too_large
+                if size <= MAX_BYTES:
+                    read += chunk
+    except TimeoutError as error:
+        raise Problem(408, "body-too-slow", f"the body did not come within {within_s:g} s", close=True) from error
+    if size > MAX_BYTES:
+        raise too_large
+    return bytes(read)

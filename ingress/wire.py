@@ -1,0 +1,97 @@
+"""Bounds on what a connection may send before and around a body; uvicorn's parser has none of its own."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ingress import problem
+from ingress.problem import Problem
+
+HEAD_BYTES: Final = 16 * 1024
+HEAD_FIELDS: Final = 100
+HEAD_S: Final = 10.0
+"""From a connection's opening, or a request's first byte, to the end of the request's headers."""
+MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""All of one request: headers, body, chunk framing, trailers. A body's own limit is much lower, and answered."""
+
+
+class TooMuch(Exception):
+    """A request whose head is over a bound."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, bounded."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._in_head = False
+        self._head_bytes = 0
+        self._message_bytes = 0
+        self._too_much = False
+        self._late: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is there; its first request must come soon."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; close what grows without end or dawdles."""
+        was_in_head = self._in_head
+        self._message_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and was_in_head:
+            self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES:
+            self._too_much = True
+            self.send_400_response("")
+        elif self._message_bytes > MESSAGE_BYTES:
+            self.transport.close()
+        elif self._late is None and (self.cycle is None or self.cycle.response_complete):
+            self._late = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._message_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Raising here makes the parser stop, and data_received answer."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._in_time()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
+            self._too_much = True
+            raise TooMuch
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The answer to what is not HTTP, as a problem like all others."""
+        if self._too_much:
+            found = Problem(431, "headers-too-large", f"at most {HEAD_FIELDS} headers and {HEAD_BYTES} bytes of them")
+        else:
+            found = Problem(400, "invalid-http", "this is not a valid HTTP/1.1 request")
+        body = orjson.dumps(problem.document(found))
+        head = (
+            f"HTTP/1.1 {found.status} {problem.document(found)['title']}\r\ncontent-type: {problem.MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
