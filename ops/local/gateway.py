@@ -109,7 +109,7 @@ async def gateway(
             await _start(found, data)
             watching = asyncio.create_task(found.supervisor.watch())
             try:
-                await _ready(found.supervisor)
+                await found.supervisor.ready(READY_S)
                 yield found
             finally:
                 watching.cancel()
@@ -118,13 +118,6 @@ async def gateway(
         finally:
             await found.supervisor.stop()
             await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)
-
-
-async def _ready(supervisor: Supervisor) -> None:
-    try:
-        await supervisor.ready(READY_S)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 async def _start(found: Gateway, data: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ops.local.child import Child
+from ops.local.child import Child, StartError
 from ops.telemetry import logger
 
 FIRST_WAIT_S: Final = 0.2
@@ -16,6 +16,8 @@ LONGEST_WAIT_S: Final = 10.0
 SOUND_AFTER_S: Final = 30.0
 LOOK_S: Final = 0.1
 STOP_S: Final = 15.0
+HOPELESS: Final = 5
+"""Falls in a row after which a start is given up."""
 
 
 @dataclass(slots=True)
@@ -52,10 +54,26 @@ class Supervisor:
         self._roles[child.name] = _Watched(child, self._clock())
 
     async def ready(self, timeout_s: float) -> None:
-        """Wait until every role serves, over their restarts. Raises StartError for the first that does not."""
-        async with asyncio.TaskGroup() as group:
-            for role in self._roles.values():
-                group.create_task(role.child.ready(timeout_s))
+        """Wait until every role serves, over a few restarts. Raises StartError for the first that does not.
+
+        :meth:`watch` must run meanwhile.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for role in self._roles.values():
+                    group.create_task(self._served(role, timeout_s))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _served(self, role: _Watched, timeout_s: float) -> None:
+        end = self._clock() + timeout_s
+        while True:
+            try:
+                return await role.child.ready(max(0.1, end - self._clock()))
+            except StartError:
+                if role.falls >= HOPELESS or self._clock() >= end:
+                    raise
+                await asyncio.sleep(LOOK_S)
 
     async def watch(self) -> None:
         """Look at every role ten times a second, and start again what has ended; never returns."""
