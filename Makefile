@@ -27,5 +27,17 @@ install: .venv/installed ## Make .venv from the lock file, development tools inc
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
-test: install ## Run the tests
-	$(BIN)/python -m pytest -q tests/unit
+demo: install ## Send 24 payments through a fresh gateway and check what came of them
+	@$(BIN)/kifiya demo
+
+up: install ## Run everything until Ctrl-C and print the URLs
+	@$(BIN)/kifiya up
+
+test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
+	$(BIN)/python -m pytest -q
+
+test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka (Java 17, Maven)
+	TEST_STACK=apache $(BIN)/python -m pytest -q -m "kafka or e2e" tests/integration tests/e2e
+
+bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
+	@$(BIN)/python -m ops.bench
