@@ -7,6 +7,7 @@ one partition count, so one worker holds all that concerns a payment.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,13 +16,15 @@ from typing import Any
 from prometheus_client import Counter
 
 from ops.kafka import faust_app
-from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused
+from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, partition_for
+from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
 from schemas import codec, topics
 from schemas.records import PaymentTask
 from streams import dead_letter, payment
 from streams.breaker import Breaker
 from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.lead import Lead
 from streams.limiter import open_limiter
 from streams.providers import open_provider
 from streams.settings import StreamSettings
@@ -37,9 +40,9 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
     """Run dispatch of one lane until SIGTERM or SIGINT. Raises SystemExit(1) where a handoff could not be kept."""
     spec = settings.lane_table()[lane]
     app = faust_app.create_app(topics.dispatch_app(lane), settings.kafka, datadir=settings.data_dir)
-    table = faust_app.create_table(app, topics.LEDGER_TABLE, settings.lane_partitions, winner=payment.winner)
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(Publisher(settings.kafka, linger_ms=0))
+        store = create_table(app, topics.LEDGER_TABLE, settings.lane_partitions, publisher, winner=payment.winner)
         limiter = await stack.enter_async_context(open_limiter(settings.redis_url, spec))
         provider = await stack.enter_async_context(open_provider(spec))
         lifetime_s = provider.key_lifetime_s
@@ -50,31 +53,37 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
                 max_attempts=settings.max_attempts,
                 key_lifetime_ms=None if lifetime_s is None else int(lifetime_s * 1000),
             ),
-            ledger=TableLedger(
-                table.data.data, faust_app.appender(app, topics.LEDGER_TABLE, publisher)
-            ),
+            ledger=TableLedger(store, app.writing),
             publish=publisher.publish,
             limiter=limiter,
             provider=provider,
             breaker=Breaker(time.monotonic),
             turnstile=Turnstile(),
+            lead=Lead((spec.window_ms + spec.guard_ms) / 1000),
+            holds=app.lease.holds,
         )
-        _bind(app, lane, publisher, dispatcher)
+        _bind(app, settings.lane_partitions, publisher, dispatcher)
         await stack.enter_async_context(
             admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
         )
         logger().info("dispatch starts", action="start", lane=lane)
-        await faust_app.serve(app)
+        watching = asyncio.create_task(limiter.watch())
+        try:
+            await faust_app.serve(app)
+        finally:
+            watching.cancel()
 
 
 def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
     missing = app.missing
-    if getattr(limiter, "healthy", True) is False:
+    if not limiter.healthy:
         missing.append("redis")
     return {"ready": not missing, "missing": missing}
 
 
-def _bind(app: faust_app.App, lane: str, publisher: Publisher, dispatcher: Dispatcher) -> None:
+def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher) -> None:
+    lane = dispatcher.lane
+
     async def fresh(task: PaymentTask, origin: Origin) -> None:
         await dispatcher.create(task, origin, due=False)
 
@@ -86,14 +95,15 @@ def _bind(app: faust_app.App, lane: str, publisher: Publisher, dispatcher: Dispa
         (topics.due_topic(lane), due),
         (topics.cancel_topic(lane), dispatcher.cancel),
     ):
-        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(_agent(app, lane, publisher, handle))
+        one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=handle)
+        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(_agent(app, one))
 
 
-def _agent(app: faust_app.App, lane: str, publisher: Publisher, handle: Handle) -> Callable[[Any], Awaitable[None]]:
+def _agent(app: faust_app.App, one: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
     async def agent(stream: Any) -> None:
         async for event in stream.noack().events():
             try:
-                await _one(event.message, lane, publisher, handle)
+                await one(event.message)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # nothing may leave the loop: the process ends, the offset stays
@@ -104,7 +114,7 @@ def _agent(app: faust_app.App, lane: str, publisher: Publisher, handle: Handle) 
     return agent
 
 
-async def _one(message: Any, lane: str, publisher: Publisher, handle: Handle) -> None:
+async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher, handle: Handle) -> None:
     """Handle one record; a record that cannot be handled becomes a dead letter. Raises PublishError to crash."""
     value: bytes = message.value or b""
     origin = Origin(message.topic, message.partition, message.offset, value)
@@ -113,8 +123,9 @@ async def _one(message: Any, lane: str, publisher: Publisher, handle: Handle) ->
     try:
         task = codec.decode(value, PaymentTask)
         payment_id, merchant_id = task.payment_id, task.merchant_id
-        if (message.key or b"").decode(errors="replace") != task.payment_id or task.lane != lane:
-            reason, detail = "not-home", "the record's key or lane is not its payment's"
+        key = task.payment_id.encode()
+        if message.key != key or task.lane != lane or partition_for(key, partitions) != message.partition:
+            reason, detail = "not-home", "the record's key, partition or lane is not its payment's"  # nor is the ledger's
         else:
             await handle(task, origin)
             return

@@ -25,6 +25,7 @@ DISCARDED = Counter("kifiya_permits_discarded", "Slots spent and not used, by re
 SCRIPT: Final = (Path(__file__).parent / "acquire.lua").read_text()
 ANSWER_S: Final = 0.5
 REST_S: Final = 1.0
+WATCH_S: Final = 2.0
 FORGET_READING_S: Final = 60.0
 
 
@@ -55,6 +56,17 @@ class RedisLimiter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.aclose()
+
+    async def watch(self) -> None:
+        """Ask every two seconds whether the store is there, for health only; never returns."""
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await self._client.ping()
+                self.healthy = True
+            except (RedisError, OSError, TimeoutError):
+                self.healthy = False
+            await asyncio.sleep(WATCH_S)
 
     async def acquire(self, lead_s: float = 0.0) -> Permit:
         """See the port. Waits between questions as long as the store says, so the load on Redis is bounded."""
