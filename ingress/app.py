@@ -39,37 +39,51 @@ def create_app(settings: IngressSettings) -> FastAPI:
                 await keys.close()
                 await stored.close()
 
-    app = FastAPI(
-        title="Kifiya Payment Gateway",
-        version="1",
-        description="Takes payments in spikes; calls providers at their pace.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
     acceptance = Acceptance(
         keys, stored, kafka.publish, default_lane=next(iter(lanes)), publish_timeout_s=settings.publish_timeout_s
     )
     readiness = health.Readiness(needed={"kafka": kafka.ping}, wanted={"redis": keys.ping, "postgres": stored.ping})
-    app.include_router(payments.routes(acceptance, frozenset(lanes), Gate(settings.in_flight_max)))
+    app = assemble(acceptance, readiness, frozenset(lanes), Gate(settings.in_flight_max), access_log=settings.access_log)
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def assemble(
+    acceptance: Acceptance, readiness: health.Readiness, lanes: frozenset[str], gate: Gate, *, access_log: bool = False
+) -> FastAPI:
+    """The app around its parts, whatever they are made of."""
+    app = FastAPI(
+        title="Kifiya Payment Gateway",
+        version="1",
+        description="Takes payments in spikes; calls providers at their pace.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(payments.routes(acceptance, lanes, gate))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     problem.install(app)
-    app.add_middleware(Edge, access_log=settings.access_log)
+    app.add_middleware(Edge, access_log=access_log)
     _document(app)
     return app
 
 
 def _document(app: FastAPI) -> None:
-    """OpenAPI with the shape of our errors, which no route names as its model."""
+    """OpenAPI with the shape of our errors in place of FastAPI's own, which is never given."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         found = plain()
         schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = found.setdefault("components", {}).setdefault("schemas", {})
+        parts = found["components"]["schemas"]
         parts.update(schema.pop("$defs", {}))
         parts["ProblemDetails"] = schema
+        if parts.pop("HTTPValidationError", None):
+            parts.pop("ValidationError")
+            answers = [way["responses"] for path in found["paths"].values() for way in path.values()]
+            for answer in answers:
+                if "HTTPValidationError" in str(answer.get("422")):
+                    del answer["422"]
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -95,8 +95,8 @@ class Edge:
                 message = {**message, "headers": [*message["headers"], *_SAFE, policy, (b"x-request-id", request_id)]}
             await send(message)
 
-        if scope["method"] == "HEAD":  # answered like a GET; the server leaves the body out
-            scope["method"] = "GET"
+        if scope["method"] == "HEAD":  # answered like a GET; the server, whose scope stays as it is, leaves the body out
+            scope = {**scope, "method": "GET"}
         try:
             await self._app(scope, receive, answer)
         except ClientDisconnect:

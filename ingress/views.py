@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from schemas import money
 from schemas.records import PaymentCommand
 
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 def _iso(epoch_ms: int | None) -> str | None:
     if epoch_ms is None:
         return None
-    moment = dt.datetime.fromtimestamp(epoch_ms / 1000, dt.UTC)
+    moment = _EPOCH + dt.timedelta(milliseconds=epoch_ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ms(moment: dt.datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1000)
+    return None if moment is None else (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def _view(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MAX_TEXT: Final = 500
 MAX_INSTANT_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, UTC: later ones cannot be written as a date again."""
 
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
@@ -286,4 +287,4 @@ def _instant(field: str, value: Any) -> int | None:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise InvalidCommand(field, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z")
-    return int(moment.timestamp() * 1000)
+    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)

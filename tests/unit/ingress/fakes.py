@@ -1,0 +1,175 @@
+"""Memory stand-ins for Redis, PostgreSQL and Kafka, each of which can be away, and the app over them."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from ingress.acceptance import Acceptance
+from ingress.app import assemble
+from ingress.edge import Gate
+from ingress.health import Readiness
+from ingress.idempotency import Claim, Standing
+from ingress.presence import Away
+from ops.kafka.clients import Message, PublishTimedOut
+from schemas import codec, identity
+from schemas import command as commands
+from schemas.records import PaymentCommand
+
+BODY: dict[str, Any] = {"merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
+KEY = "order-1001"
+ID = identity.payment_id("shop", KEY)
+LANES = frozenset({"simulator", "other"})
+
+
+@dataclass
+class MemoryKeys:
+    """What Redis does, without its clock: a lease lasts until it is given back."""
+
+    away: bool = False
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    leases: int = 0
+
+    async def claim(self, payment_id: str, fingerprint: str) -> Claim:
+        found = await self.look(payment_id, fingerprint)
+        if found.standing is not Standing.NEW:
+            return found
+        self.leases += 1
+        self.entries[payment_id] = {"fingerprint": fingerprint, "lease": self.leases}
+        return Claim(Standing.NEW, lease=self.leases)
+
+    async def look(self, payment_id: str, fingerprint: str) -> Claim:
+        await self._answer()
+        entry = self.entries.get(payment_id)
+        if entry is None:
+            return Claim(Standing.NEW)
+        if entry["fingerprint"] != fingerprint:
+            return Claim(Standing.CONFLICT)
+        if "document" in entry:
+            return Claim(Standing.PUBLISHED, document=entry["document"])
+        return Claim(Standing.BUSY, wait_ms=1500) if entry["lease"] else Claim(Standing.NEW)
+
+    async def published(self, payment_id: str, fingerprint: str, document: bytes) -> None:
+        await self._answer()
+        self.entries[payment_id] = {"fingerprint": fingerprint, "document": document}
+
+    async def release(self, payment_id: str, lease: int) -> None:
+        await self._answer()
+        if self.entries.get(payment_id, {}).get("lease") == lease:
+            self.entries[payment_id]["lease"] = 0
+
+    async def document(self, payment_id: str) -> bytes | None:
+        await self._answer()
+        found: bytes | None = self.entries.get(payment_id, {}).get("document")
+        return found
+
+    async def ping(self) -> None:
+        await self._answer()
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("redis is away")
+
+
+@dataclass
+class MemoryPayments:
+    """What the sink has written."""
+
+    away: bool = False
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    async def find(self, payment_id: str) -> Mapping[str, Any] | None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("postgres is away")
+        return self.rows.get(payment_id)
+
+    async def ping(self) -> None:
+        await self.find("")
+
+
+@dataclass
+class MemoryKafka:
+    """Takes records; ``error`` is what it does instead, ``gate`` holds acks back until it is set."""
+
+    error: Exception | None = None
+    gate: asyncio.Event | None = None
+    records: list[PaymentCommand] = field(default_factory=list)
+
+    async def publish(self, message: Message, timeout_s: float) -> None:
+        assert message.value is not None
+        assert 0 < timeout_s <= 2
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.records.append(codec.decode(message.value, PaymentCommand))
+
+    async def ping(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def row(*, amount: str = "12.50", state: str = "COMPLETED", **changes: Any) -> dict[str, Any]:
+    """A row of the payments table for BODY under KEY."""
+    command = commands.create({**BODY, "amount": amount}, idempotency_key=KEY, lanes=LANES, accepted_at_ms=0)
+    at = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+    return {
+        "payment_id": ID, "merchant_id": "shop", "state": state, "amount_minor": command.amount_minor, "currency": "USD",
+        "payment_method": "pm_approve", "customer_id": None, "description": None, "metadata": "{}", "lane": "simulator",
+        "expires_at": None, "attempt": 1, "reason": None, "provider_charge_id": "ch_1", "accepted_at": at,
+        "updated_at": at, "version": 3, "fingerprint": commands.fingerprint(command), **changes,
+    }  # fmt: skip
+
+
+@dataclass
+class World:
+    """The app and what is under it."""
+
+    keys: MemoryKeys = field(default_factory=MemoryKeys)
+    payments: MemoryPayments = field(default_factory=MemoryPayments)
+    kafka: MemoryKafka = field(default_factory=MemoryKafka)
+    in_flight_max: int = 100
+
+    def acceptance(self) -> Acceptance:
+        return Acceptance(self.keys, self.payments, self.kafka.publish, default_lane="simulator", publish_timeout_s=1.4)
+
+    def app(self, *, access_log: bool = False) -> FastAPI:
+        readiness = Readiness(
+            needed={"kafka": self.kafka.ping}, wanted={"redis": self.keys.ping, "postgres": self.payments.ping}
+        )
+        return assemble(self.acceptance(), readiness, LANES, Gate(self.in_flight_max), access_log=access_log)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        transport = httpx2.ASGITransport(self.app())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as found:
+            yield found
+
+    def kafka_away(self) -> None:
+        self.kafka.error = PublishTimedOut("no ack within 1.4 s")
+
+
+async def post(client: httpx2.AsyncClient, key: str = KEY, **changes: Any) -> httpx2.Response:
+    """Create BODY with these changes."""
+    return await client.post("/v1/payments", json={**BODY, **changes}, headers={"Idempotency-Key": key})
+
+
+def problem(answer: httpx2.Response, status: int, code: str, field: str = "") -> dict[str, Any]:
+    """The problem document of an answer, checked against RFC 9457 and our own shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert found["status"] == status
+    assert found["code"] == code, found
+    assert found["type"] == f"urn:kifiya:problem:{code}"
+    assert [error["field"] for error in found.get("errors", [])] == ([field] if field else [])
+    return found

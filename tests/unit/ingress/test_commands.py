@@ -1,0 +1,137 @@
+"""The way to Kafka: it is looked for at the start and after a failure, and meanwhile nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from ingress.commands import Commands
+from ingress.presence import Away
+from ops.kafka.clients import Message, PublishTimedOut, RecordRefused
+from tests.unit.ingress.test_batches import until
+
+MESSAGE = Message("payments.commands", b"k", b"v")
+
+
+class Publisher:
+    """Stands in for ops.kafka.clients.Publisher."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.running = False
+        self.starts = 0
+        self.stops = 0
+        self.tries = 0
+        self.error: Exception | None = None
+        self.hang = False
+
+    async def start(self) -> None:
+        self.starts += 1
+        if not self.there:
+            raise KafkaConnectionError
+        self.running = True
+
+    async def stop(self) -> None:
+        self.stops += 1
+        self.running = False
+
+    async def ping(self, topic: str = "") -> None:
+        assert topic == "payments.commands"
+        if not self.there:
+            raise KafkaConnectionError
+
+    async def publish(self, messages: Sequence[Message], timeout_s: float) -> None:
+        assert len(messages) == 1
+        self.tries += 1
+        if self.hang:
+            await asyncio.sleep(timeout_s)
+            raise PublishTimedOut("no ack")
+        if self.error is not None:
+            raise self.error
+
+
+def made(publisher: Publisher) -> Any:
+    commands = Commands(publisher)  # type: ignore[arg-type]
+    commands._presence._rest_s = 0.02  # noqa: SLF001
+    return commands
+
+
+async def test_the_start_waits_for_nobody() -> None:
+    publisher = Publisher()
+    publisher.there = False
+    began = time.monotonic()
+    async with made(publisher) as commands:
+        with pytest.raises(PublishTimedOut):
+            await commands.publish(MESSAGE, 1.4)
+        with pytest.raises(Away):
+            await commands.ping()
+        assert time.monotonic() - began < 0.2
+        await until(lambda: publisher.starts > 2)
+        publisher.there = True
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await commands.publish(MESSAGE, 1.4)
+        await commands.ping()
+    assert not publisher.running
+
+
+async def test_one_time_out_spares_all_others_the_wait() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        publisher.hang, publisher.there = True, False
+        asking = [asyncio.create_task(commands.publish(MESSAGE, 0.1)) for _ in range(50)]
+        done, _ = await asyncio.wait(asking, timeout=2)
+        assert all(isinstance(task.exception(), PublishTimedOut) for task in done)
+        tries = publisher.tries
+        for _ in range(50):
+            with pytest.raises(PublishTimedOut):
+                await commands.publish(MESSAGE, 0.1)
+        assert publisher.tries == tries
+        publisher.hang, publisher.there = False, True
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await commands.publish(MESSAGE, 0.1)
+        assert publisher.starts == 1  # the connection was kept
+
+
+async def test_one_slow_partition_is_not_kafka() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        publisher.hang = True
+        slow = asyncio.create_task(commands.publish(MESSAGE, 0.1))
+        await until(lambda: publisher.tries == 1)
+        publisher.hang = False
+        await commands.publish(MESSAGE, 0.1)
+        with pytest.raises(PublishTimedOut):
+            await slow
+        await commands.publish(MESSAGE, 0.1)
+
+
+async def test_a_refused_record_says_nothing_about_kafka() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        publisher.error = RecordRefused(0, ValueError("too large"))
+        with pytest.raises(RecordRefused):
+            await commands.publish(MESSAGE, 0.1)
+        publisher.error = None
+        await commands.publish(MESSAGE, 0.1)
+
+
+async def test_a_producer_whose_sender_died_is_replaced() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        publisher.running = False
+        publisher.error = PublishTimedOut("OutOfOrderSequenceNumber")
+        with pytest.raises(PublishTimedOut):
+            await commands.publish(MESSAGE, 0.1)
+        publisher.error = None
+        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        assert publisher.starts == 2
+        await commands.publish(MESSAGE, 0.1)
