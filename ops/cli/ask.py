@@ -28,6 +28,8 @@ def ask(running: Running, work: Callable[[], Coroutine[Any, Any, T]], *, timeout
         fail(f"Kafka at {running.kafka} did not answer in time: is it running?")
     except PublishError as error:
         fail(f"Kafka at {running.kafka} did not take the record ({_why(error)}): nothing says that it is stored")
+    except BrokenPipeError:
+        raise  # the reader of our output is gone; typer ends quietly
     except (KafkaError, OSError) as error:
         fail(f"Kafka at {running.kafka} does not answer ({_why(error)}): is it running?")
     except KeyboardInterrupt:

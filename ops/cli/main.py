@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ops.cli import topics
+from ops.cli import dead_letters, topics
 from ops.cli.demo import demo
+from ops.cli.send import send
 from ops.cli.status import status
 from ops.cli.up import up
 from ops.cli.version import version
@@ -18,8 +19,10 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(up)
 app.command()(status)
+app.command()(send)
 app.command()(version)
 app.add_typer(topics.app, name="topics")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.callback()

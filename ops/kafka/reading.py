@@ -1,0 +1,95 @@
+"""Reading a topic as a person does: what it holds now, or what arrives; outside any consumer group, committing nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from ops.kafka.clients import KafkaSettings, end_offsets
+
+IDLE_S: Final = 5.0
+"""No record for so long, before an end is reached: an open transaction stands there, or the records were deleted."""
+BATCH: Final = 500
+POLL_MS: Final = 250
+
+
+class UnknownTopic(Exception):
+    """The broker has no topic of this name."""
+
+
+@asynccontextmanager
+async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=100,
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    await consumer.topics()
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise UnknownTopic(topic)
+    return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+async def topics_there(kafka: KafkaSettings) -> frozenset[str]:
+    """The names of all topics. Raises KafkaError."""
+    async with _consumer(kafka) as consumer:
+        return frozenset(await consumer.topics())
+
+
+async def present(kafka: KafkaSettings, topic: str, *, last: int | None = None) -> AsyncGenerator[ConsumerRecord, None]:
+    """The records that a topic holds now, in order within each partition; with ``last``, so many of each partition.
+
+    Raises UnknownTopic, KafkaError, TimeoutError. Close it (``contextlib.aclosing``) where it is left early.
+    """
+    async with _consumer(kafka) as consumer:
+        parts = await _partitions(consumer, topic)
+        begins = await consumer.beginning_offsets(parts)
+        ends = await end_offsets(kafka, parts)
+        left = {part for part in parts if ends[part] > begins[part]}
+        consumer.assign(list(left))
+        for part in left:
+            consumer.seek(part, begins[part] if last is None else max(begins[part], ends[part] - last))
+        heard = time.monotonic()
+        while left and time.monotonic() - heard < IDLE_S:
+            for part, records in (await consumer.getmany(*left, timeout_ms=POLL_MS, max_records=BATCH)).items():
+                heard = time.monotonic()
+                for record in records:
+                    if record.offset < ends[part]:
+                        yield record
+            for part in list(left):
+                if await consumer.position(part) >= ends[part]:
+                    left.discard(part)
+
+
+async def arriving(
+    kafka: KafkaSettings, topic: str, *, from_beginning: bool = False
+) -> AsyncGenerator[ConsumerRecord, None]:
+    """The records that arrive from now on, or all of them from the first on; never ends by itself.
+
+    Raises UnknownTopic, KafkaError, TimeoutError.
+    """
+    async with _consumer(kafka) as consumer:
+        parts = await _partitions(consumer, topic)
+        starts = await (consumer.beginning_offsets(parts) if from_beginning else end_offsets(kafka, parts))
+        consumer.assign(parts)
+        for part in parts:
+            consumer.seek(part, starts[part])
+        while True:
+            for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)).values():
+                for record in records:
+                    yield record
