@@ -25,7 +25,10 @@ _STRINGS = ("reference", "currency", "merchant_id", "payment_method")
 
 
 class _Handler(RequestHandler):
-    """Notes when the first bytes after an answer arrive."""
+    """Notes when a request's first bytes arrive; :meth:`Simulator.handle` takes the note once the body is read.
+
+    Taken sooner, a body that comes in a segment of its own would stand as the arrival of the connection's next request.
+    """
 
     __slots__ = ("arrived_ns",)
 
@@ -67,8 +70,13 @@ class Simulator:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        protocol: Any = request.protocol
-        arrived_ns, protocol.arrived_ns = protocol.arrived_ns or time.monotonic_ns(), 0
+        arrived_ns = request.protocol.arrived_ns or time.monotonic_ns()  # type: ignore[attr-defined]
+        try:
+            return await self._handle(request, arrived_ns)
+        finally:
+            _take_note(request)
+
+    async def _handle(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
         if request.method == "GET" and request.path == "/healthz":
             return web.json_response({"status": "ok"})
         if request.method == "GET" and request.path == "/observed":
@@ -88,6 +96,7 @@ class Simulator:
     async def _charges(self, request: web.BaseRequest, seen: Observed) -> web.StreamResponse:
         wait_s = self._provider.over_limit(seen.arrived_ns)
         body = await _body(request)
+        _take_note(request)
         seen.body_sha256 = hashlib.sha256(body).hexdigest()
         if wait_s is not None:
             raise Refusal(429, "too many requests", wait_s)
@@ -163,6 +172,12 @@ _APPROVING: Final = frozenset(
         "mismatch",
     }
 )  # fmt: skip
+
+
+def _take_note(request: web.BaseRequest) -> None:
+    protocol: Any = request.protocol
+    if protocol is not None:
+        protocol.arrived_ns = 0
 
 
 async def _body(request: web.BaseRequest) -> bytes:
