@@ -24,7 +24,7 @@ ALLOWED: Final = frozenset(
     }
 )  # fmt: skip
 MAX_FIELD: Final = 300
-_QUIET = ("ops.kafka.faust_app", "faust", "mode", "aiokafka", "kafka", "httpx", "httpx2", "httpcore2", "alembic", "aiohttp.access")
+_QUIET = ("ops.kafka.faust_app", "ops.kafka.tables", "faust", "mode", "aiokafka", "kafka", "httpx", "httpx2", "httpcore2", "alembic", "aiohttp.access")
 
 
 def _mask(_: Any, __: str, event: Any) -> Any:

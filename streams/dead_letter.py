@@ -9,7 +9,7 @@ import hashlib
 import re
 from typing import Final
 
-from ops.kafka.clients import Message
+from ops.kafka.message import Message
 from schemas import codec, topics
 from schemas.records import DeadLetter
 
@@ -43,12 +43,14 @@ def letter(  # noqa: PLR0913 - a letter states its whole origin
     lane: str | None = None,
     attempts: int = 0,
     keep_original: bool = True,
+    cut: bool = False,
 ) -> DeadLetter:
     """The letter of one record. ``keep_original=False`` drops a value that must not be stored (a card number in it).
 
-    The detail is cut to 500 characters and masked, an original over 64 KiB to its first 4 KiB; size and hash stay true.
+    The detail is cut to 500 characters and masked; an original over 64 KiB, or any with ``cut``, to its first 4 KiB;
+    size and hash stay true.
     """
-    kept = original if len(original) <= MAX_ORIGINAL else original[:KEPT_OF_LARGER]
+    kept = original if len(original) <= MAX_ORIGINAL and not cut else original[:KEPT_OF_LARGER]
     return DeadLetter(
         reason=reason,
         detail=_safe(detail),

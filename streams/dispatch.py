@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -22,7 +23,8 @@ from schemas import codec, topics
 from schemas.records import PaymentTask, State
 from streams import backoff, dead_letter, payment
 from streams.breaker import Breaker
-from streams.errors import LimiterUnavailable, PermitExpired
+from streams.errors import LimiterUnavailable, Overtaken, PermitExpired
+from streams.lead import Lead
 from streams.limiter.port import Limiter, Permit
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
@@ -41,8 +43,10 @@ PERMIT_WAIT = Histogram(
 )
 BREAKER_OPEN = Gauge("kifiya_breaker_open", "1 while the lane's breaker holds calls back.", ["lane"])
 
-LIMITER_REST_S = 0.5
-LONGEST_NAP_S = 1.0
+LIMITER_REST_S: Final = 0.5
+LONGEST_NAP_S: Final = 1.0
+MOST_PERMITS: Final = 3
+"""How many permits one intent may use up by coming too late; then it is taken back, and a cancel has its turn."""
 
 Publish = Callable[[list[Message]], Awaitable[None]]
 
@@ -57,7 +61,7 @@ class Origin:
     value: bytes
 
     def __str__(self) -> str:
-        return f"{self.partition}/{self.offset}"
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 def wall_ms() -> int:
@@ -89,7 +93,10 @@ class Locks:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Dispatch of one lane over its ports; knows nothing of Faust."""
+    """Dispatch of one lane over its ports; knows nothing of Faust.
+
+    ``holds`` tells whether this worker surely still owns its partitions: without that no request is written.
+    """
 
     lane: str
     tiers: tuple[str, ...]
@@ -100,6 +107,8 @@ class Dispatcher:
     provider: Provider
     breaker: Breaker
     turnstile: Turnstile
+    lead: Lead
+    holds: Callable[[], bool] = lambda: True
     now_ms: Callable[[], int] = wall_ms
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
@@ -108,123 +117,174 @@ class Dispatcher:
     async def create(self, task: PaymentTask, origin: Origin, *, due: bool) -> None:
         """Do what a create task asks for; returns when all that follows is durable."""
         while True:
-            step = self._decide(task, origin)
-            if step in payment.CALLS:
-                if await self._try_call(task, origin, due=due):
-                    return
+            try:
+                if self._decide(task, origin) in payment.CALLS:
+                    done = await self._try_call(task, origin, due=due)
+                else:
+                    done = await self._without_call(task, origin)
+            except Overtaken:
+                logger().warning("another worker went on", action="overtaken", payment_id=task.payment_id, lane=self.lane)
                 continue
-            async with self.locks.of(task.payment_id):
-                step = self._decide(task, origin)
-                if step not in payment.CALLS:
-                    await self._without_call(step, task, origin)
-                    return
+            if done:
+                return
 
     async def cancel(self, task: PaymentTask, origin: Origin) -> None:
-        """Cancel a payment that was never sent, or say why not."""
+        """Cancel a payment that was never sent, or say why not.
+
+        Only events are published: what the entry before it stands for comes from that one's own task, uncommitted yet.
+        """
         async with self.locks.of(task.payment_id):
-            before = self.ledger.read(task.payment_id)
-            if before is not None and before.fingerprint != task.fingerprint:
-                await self._letter(task, origin, "fingerprint-conflict", 0)
+            while True:
+                found = self.ledger.read(origin.partition, task.payment_id)
+                if found is not None and found.fingerprint != task.fingerprint:
+                    await self._letter(task, str(origin), "fingerprint-conflict", 0)
+                    return
+                entry = payment.cancel(found or payment.fresh(task), str(origin), self.now_ms())
+                if found is not None and entry is not found:
+                    await self._publish_event(task, found)  # it may not be out yet, and its entry is overwritten now
+                try:
+                    if entry is not found:
+                        await self.ledger.write(origin.partition, task.payment_id, entry, before=found)
+                except Overtaken:
+                    continue
+                STEPS.labels(self.lane, "cancelled" if entry.state is State.CANCELLED else "cancel-refused").inc()
+                if entry.state is State.CANCELLED:
+                    await self._publish(task, entry)
+                else:
+                    await self._publish_event(task, entry)
                 return
-            entry = payment.cancel(before or payment.fresh(task), str(origin), self.now_ms())
-            STEPS.labels(self.lane, "cancelled" if entry.state is State.CANCELLED else "cancel-refused").inc()
-            if before is not None and entry is not before:
-                await self._publish(task, before, origin)  # its own event may not be out yet, and is overwritten now
-            if entry is not before:
-                await self.ledger.write(origin.partition, task.payment_id, entry)
-            await self._publish(task, entry, origin)
 
     def _decide(self, task: PaymentTask, origin: Origin) -> Step:
-        del origin
-        return payment.decide(task, self.ledger.read(task.payment_id), self.now_ms(), self.rules)
+        return payment.decide(task, self.ledger.read(origin.partition, task.payment_id), self.now_ms(), self.rules)
 
-    async def _without_call(self, step: Step, task: PaymentTask, origin: Origin) -> None:
-        STEPS.labels(self.lane, step.value).inc()
-        entry = self.ledger.read(task.payment_id) or payment.fresh(task)
-        match step:
-            case Step.DROP:
-                return
-            case Step.CONFLICT:
-                await self._letter(task, origin, "fingerprint-conflict", 0)
-                return
-            case Step.PUBLISH_AGAIN:
-                await self._publish(task, entry, origin)
-                return
-            case Step.INTERRUPTED:
-                await self._publish(task, entry, origin)
-                await self._settle(task, origin, entry, None, payment.INTERRUPTED)
-                return
-            case Step.EXPIRE:
-                entry = payment.expire(entry, self.now_ms())
-            case Step.REVIEW:
-                entry = payment.review(entry, "key-expired", self.now_ms(), replay_id=task.replay_id)
-            case Step.CHARGE | Step.STATUS:
-                raise AssertionError(step)
-        await self._store_and_publish(task, entry, origin)
+    async def _without_call(self, task: PaymentTask, origin: Origin) -> bool:
+        """All steps but calls. False: meanwhile a call is due."""
+        async with self.locks.of(task.payment_id):
+            step = self._decide(task, origin)
+            found = self.ledger.read(origin.partition, task.payment_id)
+            entry = found or payment.fresh(task)
+            match step:
+                case Step.CHARGE | Step.STATUS:
+                    return False
+                case Step.DROP:
+                    logger().info(
+                        "a task out of turn is dropped",
+                        action="task-dropped",
+                        payment_id=task.payment_id,
+                        lane=self.lane,
+                        attempt=task.attempt,
+                        state=entry.state.value,
+                        version=entry.version,
+                    )
+                case Step.CONFLICT:
+                    await self._letter(task, str(origin), "fingerprint-conflict", 0)
+                case Step.PUBLISH_AGAIN:
+                    await self._publish(task, entry)
+                case Step.INTERRUPTED:
+                    await self._publish(task, entry)
+                    await self._settle(task, origin, entry, None, payment.INTERRUPTED)
+                case Step.EXPIRE:
+                    await self._store_and_publish(task, origin, payment.expire(entry, self.now_ms()), found)
+                case Step.REVIEW:
+                    after = payment.review(entry, "key-expired", self.now_ms(), replay_id=task.replay_id)
+                    await self._store_and_publish(task, origin, after, found)
+            STEPS.labels(self.lane, step.value).inc()
+            return True
 
     async def _try_call(self, task: PaymentTask, origin: Origin, *, due: bool) -> bool:
         """Breaker, then permit, then the ledger's last word, then the call. False: nothing was sent, decide again."""
-        await self._breaker_lets_through()
         try:
-            permit = await self._permit(due=due)
+            permit, ticket = await self._permit(due=due)
         except LimiterUnavailable:
             logger().warning("no permit: the limiter's store is away", action="limiter-away", lane=self.lane)
             await asyncio.sleep(LIMITER_REST_S)
             return False
-        async with self.locks.of(task.payment_id):
-            step = self._decide(task, origin)
-            if step not in payment.CALLS:
-                NOT_SENT.labels(self.lane, "overtaken").inc()
-                return False
-            return await self._call(task, origin, Call(step.value), permit)
+        granted_at = self.clock()
+        try:
+            async with self.locks.of(task.payment_id):
+                step = self._decide(task, origin)
+                if step not in payment.CALLS:
+                    NOT_SENT.labels(self.lane, "overtaken").inc()
+                    return False
+                return await self._call(task, origin, Call(step.value), _Turn(permit, ticket, granted_at, due))
+        finally:
+            self.breaker.leave(ticket, ok=None)  # where nothing was sent, a probe makes room for the next one
 
-    async def _breaker_lets_through(self) -> None:
-        while (wait_s := self.breaker.wait_s()) > 0:
-            BREAKER_OPEN.labels(self.lane).set(1)
-            await asyncio.sleep(min(wait_s, LONGEST_NAP_S))
-        BREAKER_OPEN.labels(self.lane).set(0)
-
-    async def _permit(self, *, due: bool) -> Permit:
+    async def _permit(self, *, due: bool) -> tuple[Permit, int]:
+        """Wait for the breaker, then for a slot: an open breaker burns no permits."""
         asked = self.clock()
         async with self.turnstile.turn(due=due):
-            permit = await self.limiter.acquire()
+            while True:
+                while (wait_s := self.breaker.wait_s()) > 0:
+                    BREAKER_OPEN.labels(self.lane).set(1)
+                    await asyncio.sleep(min(wait_s, LONGEST_NAP_S))
+                BREAKER_OPEN.labels(self.lane).set(float(self.breaker.is_open))
+                ticket = self.breaker.enter()
+                try:
+                    permit = await self.limiter.acquire(self.lead.seconds())
+                except BaseException:
+                    self.breaker.leave(ticket, ok=None)
+                    raise
+                if self.breaker.admits(ticket):
+                    break
+                NOT_SENT.labels(self.lane, "breaker").inc()
         PERMIT_WAIT.labels(self.lane).observe(self.clock() - asked)
-        return permit
+        return permit, ticket
 
-    async def _call(self, task: PaymentTask, origin: Origin, call: Call, permit: Permit) -> bool:
-        before = self.ledger.read(task.payment_id) or payment.fresh(task)
+    async def _call(self, task: PaymentTask, origin: Origin, call: Call, turn: _Turn) -> bool:
+        found = self.ledger.read(origin.partition, task.payment_id)
+        before = found or payment.fresh(task)
         intended = payment.intend(before, task, call, self.now_ms())
-        await self.ledger.write(origin.partition, task.payment_id, intended)
-        await self._publish(task, intended, origin)
-        await asyncio.sleep(max(0.0, permit.opens_at - self.clock()))
-        written_at: list[float] = []
-
-        def last_check() -> None:
-            now = self.clock()
-            permit.check(now)
-            written_at.append(now)
-
-        started = self.clock()
-        request = self.provider.charge if call is Call.CHARGE else self.provider.status
-        try:
-            outcome = await request(task, idempotency_key=task.payment_id, before_write=last_check)
-        except PermitExpired:
-            NOT_SENT.labels(self.lane, "late").inc()
+        await self.ledger.write(origin.partition, task.payment_id, intended, before=found)
+        await self._publish(task, intended)
+        answer = await self._request(task, call, turn)
+        if answer is None:
             entry = payment.not_sent(before, intended, self.now_ms())
-            await self._store_and_publish(task, entry, origin)
+            await self._store_and_publish(task, origin, entry, intended)
             return False
-        CALL_SECONDS.labels(self.lane, call.value).observe(self.clock() - started)
-        sent_at_us = permit.slot_us + int((written_at[-1] - permit.opens_at) * 1e6) if written_at else None
-        self._tell_breaker(outcome)
+        outcome, sent_at_us = answer
+        self.breaker.leave(turn.ticket, ok=_healthy(outcome))
         await self._settle(task, origin, intended, before, outcome, sent_at_us=sent_at_us)
         return True
 
-    def _tell_breaker(self, outcome: Outcome) -> None:
-        """A decline is a healthy answer; a 429 says that we are too fast, not that the provider is ill."""
-        failed = outcome.kind is OutcomeKind.UNKNOWN or (
-            outcome.kind is OutcomeKind.RETRYABLE and outcome.reason not in {"rate-limited", "key-in-use"}
-        )
-        self.breaker.record(not failed)
+    async def _request(self, task: PaymentTask, call: Call, turn: _Turn) -> tuple[Outcome, int | None] | None:
+        """The outcome, and when the request was written on the limiter's clock; None: nothing was sent.
+
+        Where the permit comes too late, the intent stands and the request waits for another one: a slow Kafka delays
+        calls, it does not stop them.
+        """
+        permit, granted_at = turn.permit, turn.granted_at
+        for _ in range(MOST_PERMITS):
+            written_at: list[float] = []
+
+            async def at_its_slot(permit: Permit = permit, granted_at: float = granted_at, at: list[float] = written_at) -> None:
+                self.lead.took(self.clock() - granted_at)
+                while (early_s := permit.opens_at - self.clock()) > 0:
+                    await asyncio.sleep(early_s)
+                at.append(self.clock())
+                permit.check(at[0])
+                if not self.holds():
+                    raise PermitExpired("it is not sure that the partition is still ours")
+
+            request = self.provider.charge if call is Call.CHARGE else self.provider.status
+            try:
+                outcome = await request(task, idempotency_key=task.payment_id, before_write=at_its_slot)
+            except PermitExpired:
+                NOT_SENT.labels(self.lane, "late").inc()
+            else:
+                if not written_at:
+                    return outcome, None
+                CALL_SECONDS.labels(self.lane, call.value).observe(self.clock() - written_at[0])
+                return outcome, permit.slot_us + int((written_at[0] - permit.opens_at) * 1e6)
+            if not self.holds() or not self.breaker.admits(turn.ticket):
+                return None
+            try:
+                async with self.turnstile.turn(due=turn.due):
+                    permit = await self.limiter.acquire(self.lead.seconds())
+            except LimiterUnavailable:
+                return None
+            granted_at = self.clock()
+        return None
 
     async def _settle(  # noqa: PLR0913 - a call and what came of it
         self,
@@ -261,15 +321,17 @@ class Dispatcher:
             reason=entry.reason,
             state=entry.state.value,
         )
-        await self._store_and_publish(task, entry, origin)
+        await self._store_and_publish(task, origin, entry, intended)
 
-    async def _store_and_publish(self, task: PaymentTask, entry: Entry, origin: Origin) -> None:
-        await self.ledger.write(origin.partition, task.payment_id, entry)
+    async def _store_and_publish(self, task: PaymentTask, origin: Origin, entry: Entry, before: Entry | None) -> None:
+        if entry.state is State.REVIEW:
+            entry = replace(entry, review_origin=str(origin))
+        await self.ledger.write(origin.partition, task.payment_id, entry, before=before)
         if entry.final:
             FINALS.labels(self.lane, entry.state.value).inc()
-        await self._publish(task, entry, origin)
+        await self._publish(task, entry)
 
-    async def _publish(self, task: PaymentTask, entry: Entry, origin: Origin) -> None:
+    async def _publish(self, task: PaymentTask, entry: Entry) -> None:
         """Publish all that an entry stands for. Idempotent: consumers key on (payment_id, version) and on attempts."""
         key = task.payment_id.encode()
         messages = [Message(topics.EVENTS, key, codec.encode(payment.event_of(task, entry)))]
@@ -280,18 +342,24 @@ class Dispatcher:
         if retry is not None:
             messages.append(Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1])))
         await self.publish(messages)
-        if entry.state is State.REVIEW:
-            await self._letter(task, origin, entry.reason or "review", entry.attempt, entry.detail or "")
+        if entry.state is State.REVIEW and entry.review_origin is not None:
+            await self._letter(task, entry.review_origin, entry.reason or "review", entry.attempt, entry.detail or "")
 
-    async def _letter(self, task: PaymentTask, origin: Origin, reason: str, attempts: int, detail: str = "") -> None:
+    async def _publish_event(self, task: PaymentTask, entry: Entry) -> None:
+        event = payment.event_of(task, entry)
+        await self.publish([Message(topics.EVENTS, task.payment_id.encode(), codec.encode(event))])
+
+    async def _letter(self, task: PaymentTask, origin: str, reason: str, attempts: int, detail: str = "") -> None:
+        """One letter an origin: a review that is published again is the same letter, whichever record led to it."""
         LETTERS.labels(self.lane, reason).inc()
+        topic, partition, offset = origin.rsplit("/", 2)
         letter = dead_letter.letter(
             reason=reason,
             detail=detail,
             stage="dispatch",
-            topic=origin.topic,
-            partition=origin.partition,
-            offset=origin.offset,
+            topic=topic,
+            partition=int(partition),
+            offset=int(offset),
             original=codec.encode(replace(task, attempt=max(attempts, 1))),
             payment_id=task.payment_id,
             merchant_id=task.merchant_id,
@@ -301,3 +369,20 @@ class Dispatcher:
         )
         key = task.payment_id.encode() if reason != "fingerprint-conflict" else None
         await self.publish([dead_letter.message(letter, key=key)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The right to call: a permit, when it was granted, the breaker's ticket, and which queue it came from."""
+
+    permit: Permit
+    ticket: int
+    granted_at: float
+    due: bool
+
+
+def _healthy(outcome: Outcome) -> bool:
+    """A decline is a healthy answer; a 429 says that we are too fast, not that the provider is ill."""
+    return outcome.kind is not OutcomeKind.UNKNOWN and not (
+        outcome.kind is OutcomeKind.RETRYABLE and outcome.reason not in {"rate-limited", "key-in-use"}
+    )

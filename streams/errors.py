@@ -2,6 +2,7 @@
 
     StreamError
     ├── PermitExpired         nothing was sent; take a new permit
+    ├── Overtaken             the payment went on elsewhere; read the ledger again
     └── LimiterUnavailable    nothing was sent; no calls until the store is back
 """
 
@@ -17,6 +18,10 @@ class StreamError(Exception):
 
 class PermitExpired(StreamError):
     """The permit's time is over and no byte was written."""
+
+
+class Overtaken(StreamError):
+    """The ledger does not say any more what the decision was based on; nothing was written."""
 
 
 class LimiterUnavailable(StreamError):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from aiokafka import ConsumerRecord
-
-from ops.kafka.clients import Message
+from ops.kafka.message import Message
 from schemas import codec, topics
 from schemas.records import PaymentTask
 from streams import dead_letter
@@ -16,6 +14,17 @@ from streams import dead_letter
 MARGIN_S: Final = 1.0
 LONGEST_EXTRA_S: Final = 60.0
 """How much longer than its tier's delay a record can ask to be held."""
+
+
+class Received(Protocol):
+    """A record as the consumer hands it over; ``timestamp`` is the producer's, in epoch milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 def longest_wait_s(tier_s: float, not_before_ms: int, stamped_ms: int) -> float:
@@ -53,7 +62,7 @@ class Seen:
 class Step:
     """One record of a retry topic that ends here: sent on as ``message``. ``reason`` is set where that is a letter."""
 
-    record: ConsumerRecord
+    record: Received
     message: Message
     task: PaymentTask | None = None
     reason: str | None = None
@@ -69,7 +78,7 @@ class Plan:
 
 
 def plan(  # noqa: PLR0913 - pure: all it needs to know comes in
-    records: Sequence[ConsumerRecord],
+    records: Sequence[Received],
     *,
     tier_s: float,
     lanes: frozenset[str],
@@ -97,7 +106,7 @@ def plan(  # noqa: PLR0913 - pure: all it needs to know comes in
     return Plan(tuple(steps))
 
 
-def give_up(record: ConsumerRecord, reason: str, detail: str, now_ms: int, task: PaymentTask | None = None) -> Step:
+def give_up(record: Received, reason: str, detail: str, now_ms: int, task: PaymentTask | None = None) -> Step:
     """The dead letter of a record of a retry topic, keyed by its payment where that is known."""
     letter = dead_letter.letter(
         reason=reason,

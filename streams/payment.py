@@ -44,7 +44,8 @@ class Entry:
     """A payment in the ledger, as its last event left it.
 
     ``attempt`` counts wire calls begun; ``budget_from`` is the count at which a person's replay began anew;
-    ``retry_tier`` is set while a retry is scheduled; ``cancel_origin`` names the last cancel that was answered.
+    ``retry_tier`` is set while a retry is scheduled; ``cancel_origin`` names the last cancel that was answered,
+    ``review_origin`` the record whose handling led to a review (``topic/partition/offset``).
     """
 
     state: State
@@ -66,6 +67,7 @@ class Entry:
     retry_tier: str | None = None
     not_before_ms: int = 0
     cancel_origin: str | None = None
+    review_origin: str | None = None
 
     @property
     def final(self) -> bool:
@@ -95,12 +97,18 @@ def decode(value: bytes) -> Entry:
 def winner(old: bytes | None, new: bytes) -> bytes:
     """Of two changelog values of one payment the one that counts: highest (final, version), the later one on a tie.
 
-    A zombie's late write can follow the new owner's, so the last one is not always right.
+    A zombie's late write can follow the new owner's, so the last one is not always right. A final entry that beats a
+    later version gets a version above it: consumers have seen that one, and keep the highest.
     """
     if not old:
         return new
     before, after = decode(old), decode(new)
-    return old if (before.final, before.version) > (after.final, after.version) else new
+    if before.final != after.final:
+        final, other = (before, after) if before.final else (after, before)
+        if other.version >= final.version:
+            return encode(replace(final, version=other.version + 1))
+        return old if before.final else new
+    return old if before.version > after.version else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,13 +183,23 @@ def intend(entry: Entry, task: PaymentTask, call: Call, now_ms: int) -> Entry:
         replay_id=task.replay_id or entry.replay_id,
         retry_tier=None,
         not_before_ms=0,
+        review_origin=None,
     )
 
 
 def not_sent(before: Entry, intended: Entry, now_ms: int) -> Entry:
-    """The permit came too late and nothing was written: as before the intent, but for the version."""
+    """The permit came too late and nothing was written: as before the intent, but for the version.
+
+    No retry is scheduled: the task that was to make the call is in hand still, and would have a twin.
+    """
     return replace(
-        before, version=intended.version + 1, event=EventType.CALL_NOT_SENT, at_ms=now_ms, call=intended.call
+        before,
+        version=intended.version + 1,
+        event=EventType.CALL_NOT_SENT,
+        at_ms=now_ms,
+        call=intended.call,
+        retry_tier=None,
+        not_before_ms=0,
     )
 
 
@@ -286,7 +304,7 @@ def _end(entry: Entry, state: State, reason: str, now_ms: int) -> Entry:
 def cancel(entry: Entry, origin: str, now_ms: int) -> Entry:
     """CANCELLED while PENDING and never sent; else the same state with an event that says why not.
 
-    ``origin`` is ``partition/offset`` of the cancel: the same cancel again returns the entry unchanged.
+    ``origin`` is ``topic/partition/offset`` of the cancel: the same cancel again returns the entry unchanged.
     """
     if entry.cancel_origin == origin:
         return entry

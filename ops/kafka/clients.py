@@ -23,6 +23,20 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner, murmur2
 
+from ops.kafka.message import Message
+
+__all__ = [
+    "REFUSALS",
+    "KafkaSettings",
+    "Message",
+    "PublishError",
+    "PublishTimedOut",
+    "Publisher",
+    "RecordRefused",
+    "end_offsets",
+    "partition_for",
+]
+
 REFUSALS: Final = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -39,17 +53,6 @@ class KafkaSettings:
 
     bootstrap: str
     dialect: Literal["apache", "tansu"] = "apache"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record to publish. Without ``partition`` the key decides, by murmur2 as in Java's producer."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    partition: int | None = None
 
 
 class PublishError(Exception):

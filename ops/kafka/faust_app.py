@@ -7,35 +7,55 @@ durable in its changelog before it stands in the local store; nothing pauses a p
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from faust.stores.memory import Store as MemoryStore
+from aiokafka.consumer.group_coordinator import HeartbeatRequest, SyncGroupRequest
+from aiokafka.errors import RebalanceInProgressError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from ops.kafka.clients import KafkaSettings, Message, Publisher, end_offsets
+from ops.kafka.clients import KafkaSettings, end_offsets
+from ops.kafka.lease import Lease
 from ops.kafka.progress import Progress, watch
 from ops.telemetry import logger
-from schemas import topics
 
-Winner = Callable[[bytes | None, bytes], bytes]
 STOP_S: Final = 10.0
+"""How long a clean end may take; then the process ends without it, which is as safe."""
+LOOK_S: Final = 0.02
+WRITES_S: Final = 5.0
+_STILL_A_MEMBER: Final = frozenset({0, RebalanceInProgressError.errno})
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """Reads committed records only, and asks for the true ends of the changelogs."""
+    """Reads committed records only, asks for the true ends of the changelogs, and keeps the lease."""
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # noqa: SLF001 - Faust offers it with transactions only
         return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else tells when a heartbeat was answered
+        send, lease = coordinator._send_req, self.app.lease  # noqa: SLF001
+
+        async def send_and_note(request: Any) -> Any:
+            asked_at = lease.clock()
+            response = await send(request)
+            if isinstance(request, HeartbeatRequest | SyncGroupRequest) and response.error_code in _STILL_A_MEMBER:
+                lease.renewed(asked_at)
+            return response
+
+        coordinator._send_req = send_and_note  # noqa: SLF001
 
     async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
         wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
@@ -44,30 +64,27 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(driver.Consumer):
-    """Commits up to the first record that is still in hand, whatever gaps the log has.
+    """Commits what we have handed off, and nothing that Faust thinks is done.
 
-    Faust's own bookkeeping wants consecutive offsets and freezes at a transaction's markers; ours remembers which
-    delivered records are not acked yet, so a hole made by an aborted transaction is passed and a lost one never is.
+    Faust acks a record when an agent's loop leaves it, for whatever reason: at an exception, at a cancellation, at the end
+    of a batch's generator. All these are ignored. Its own bookkeeping wants consecutive offsets and freezes at a
+    transaction's markers; ours needs none: a partition's records are handed off in their order, one batch at a time.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_hand: dict[TP, dict[int, float]] = {}
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    def track_message(self, message: Any) -> None:
-        self._in_hand.setdefault(message.tp, {})[message.offset] = message.timestamp or 0.0
-        super().track_message(message)
-
     def ack(self, message: Any) -> bool:
-        self._in_hand.get(message.tp, {}).pop(message.offset, None)
-        return bool(super().ack(message))
+        del message
+        return False
+
+    def handed_off(self, message: Any) -> None:
+        """All that follows from this record, and from those before it in its partition, is durable."""
+        message.acked = False
+        super().ack(message)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        for tp in revoked:
-            self._in_hand.pop(tp, None)
+        await self.app.writes_done()
         await super().on_partitions_revoked(revoked)
 
     def standing(self, names: frozenset[str]) -> tuple[dict[str, int], dict[str, float], int]:
@@ -81,10 +98,9 @@ class _Consumer(driver.Consumer):
             committed = self._committed_offset.get(tp) or 0
             done += committed
             left[tp.topic] = left.get(tp.topic, 0) + max(0, (self.highwater(tp) or 0) - committed)
-            oldest = next(iter(self._in_hand.get(tp) or {}), None)
-            if oldest is not None:
-                stamped = self._in_hand[tp][oldest]
-                age_s[tp.topic] = max(age_s.get(tp.topic, 0.0), now - stamped if stamped else 0.0)
+        for message in list(self._unacked_messages):
+            if message.timestamp and message.topic in names:
+                age_s[message.topic] = max(age_s.get(message.topic, 0.0), now - message.timestamp)
         return left, age_s, done
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -94,41 +110,26 @@ class _Consumer(driver.Consumer):
         acked: list[int] = self._acked[tp]
         if not acked:
             return None
-        bound = min(self._in_hand.get(tp) or {max(acked) + 1})
-        done = [offset for offset in acked if offset < bound]
-        if not done:
-            return None
-        acked[:] = [offset for offset in acked if offset >= bound]
-        self._acked_index[tp].difference_update(done)
-        return max(done) + 1
+        last = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return last + 1
 
 
 class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-class _WinnerStore(MemoryStore):  # type: ignore[type-arg]
-    """A memory store that keeps, during recovery, the value that ``winner`` prefers instead of the last one."""
-
-    winner: Winner
-
-    def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
-        for event in batch:
-            key = to_key(event.key)
-            if event.message.value is None:
-                self.data.pop(key, None)
-                self._key_partition.pop(key, None)
-            else:
-                self._key_partition[key] = event.message.partition
-                self.data[key] = self.winner(self.data.get(key), to_value(event.value))
-
-
 class App(faust.App):
-    """A Faust app that knows why it stopped and whether its partitions are assigned."""
+    """A Faust app that knows why it stopped, whether its partitions are assigned, and whether they surely still are."""
 
     failure: BaseException | None = None
     kafka: KafkaSettings
     progress: Progress
+    lease: Lease
+    stop_wanted: asyncio.Event | None = None
+    _partitions_seen = False
+    _writes = 0
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
@@ -143,7 +144,33 @@ class App(faust.App):
         """Whether partitions are assigned and recovered, so records flow."""
         return bool(self.started and not self.rebalancing and not self.in_recovery and self._partitions_seen)
 
-    _partitions_seen = False
+    def fail(self, error: BaseException) -> None:
+        """Stop the process with a failure: offsets in hand stay uncommitted and the records come back."""
+        if self.failure is None:
+            self.failure = error
+            logger().error("stopping: what was promised could not be kept", action="crash", error=type(error).__name__)
+            if self.stop_wanted is not None:
+                self.stop_wanted.set()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Wait until our partitions are surely ours and recovered, then hold the next rebalance up while the block runs.
+
+        What was in hand when a rebalance began goes on only after it, and is cancelled where its partition went away.
+        """
+        while self.rebalancing or not self.lease.holds():
+            await asyncio.sleep(LOOK_S)
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
+
+    async def writes_done(self) -> None:
+        """Wait for the writes under way, up to ``WRITES_S``: the next owner has to see them when it recovers."""
+        end = time.monotonic() + WRITES_S
+        while self._writes and time.monotonic() < end:
+            await asyncio.sleep(LOOK_S / 4)
 
 
 def create_app(name: str, kafka: KafkaSettings, *, datadir: str) -> App:
@@ -182,6 +209,7 @@ def create_app(name: str, kafka: KafkaSettings, *, datadir: str) -> App:
     )
     app.kafka = kafka
     app.conf.kifiya_kafka = kafka
+    app.lease = Lease(app.conf.broker_session_timeout, time.monotonic)
     app.progress = Progress()
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
@@ -196,84 +224,57 @@ def topic(app: App, name: str) -> Any:
     return app.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 
-def create_table(app: App, name: str, partitions: int, *, winner: Winner | None = None) -> Any:
-    """A table of raw bytes; its changelog is declared by ``schemas.topics``.
-
-    ``winner(old, new)`` picks the value that recovery keeps; without it the last one stays.
-    """
-    table = app.Table(name, partitions=partitions, key_type=bytes, value_type=bytes)
-    if winner is not None:
-        store = _WinnerStore(
-            "memory://",
-            app,
-            table,
-            table_name=table.name,
-            key_type=bytes,
-            key_serializer="raw",
-            value_type=bytes,
-            value_serializer="raw",
-            options=None,
-        )
-        store.winner = winner
-        table._data = store  # noqa: SLF001 - Faust takes stores by URL only
-    return table
-
-
-def appender(app: App, name: str, publisher: Publisher) -> Callable[[int, bytes, bytes | None], Any]:
-    """Append one record to a table's changelog; returns when it is acked. Raises PublishError."""
-    changelog = topics.changelog_topic(app.conf.id, name)
-
-    async def append(partition: int, key: bytes, value: bytes | None) -> None:
-        await publisher.publish([Message(changelog, key, value, partition=partition)])
-
-    return append
-
-
 def ack(event: Any) -> None:
     """This event is handed off: its offset may be committed."""
-    event.message.refcount = 0
-    event.message.acked = False
-    event.app.consumer.ack(event.message)
+    event.app.consumer.handed_off(event.message)
 
 
 def crash(app: App, error: BaseException) -> None:
     """Stop the process with a failure: offsets in hand stay uncommitted and the records come back."""
-    if app.failure is None:
-        app.failure = error
-        logger().error("stopping: what was promised could not be kept", action="crash", error=type(error).__name__)
-        stop: asyncio.Event | None = getattr(app, "stop_wanted", None)
-        if stop is not None:
-            stop.set()
-
-
-@asynccontextmanager
-async def _started(app: App) -> AsyncIterator[None]:
-    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_running_loop())
-    worker.install_signal_handlers = lambda: None
-    await worker.start()
-    try:
-        yield
-    finally:
-        try:
-            async with asyncio.timeout(STOP_S):
-                await worker.stop()
-        except TimeoutError:
-            logger().warning("Faust did not stop in time", action="stop-timeout")
+    app.fail(error)
 
 
 async def serve(app: App) -> None:
-    """Run the app until SIGTERM or SIGINT, then leave within seconds. Raises SystemExit(1) after :func:`crash`."""
+    """Run the app until SIGTERM or SIGINT, then leave within seconds.
+
+    Raises SystemExit(1) after :func:`crash`, and where Faust itself gave up or did not start.
+    """
     stop = asyncio.Event()
     app.stop_wanted = stop
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    read = frozenset(name for agent in app.agents.values() for name in agent.channel.topics)
-    async with _started(app):
-        watching = asyncio.create_task(watch(app, app.progress, read))
-        try:
-            await stop.wait()
-        finally:
-            watching.cancel()
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, daemon=False, loop=loop)
+    worker.spinner = None  # it writes to the terminal
+    worker.install_signal_handlers = lambda: None
+    tasks = [asyncio.create_task(_run(app, worker)), asyncio.create_task(stop.wait())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if tasks[0].done() and (error := tasks[0].exception()) is not None:
+        app.fail(error)
+    for task in tasks:
+        task.cancel()
+    await _stop(app, worker)
     if app.failure is not None:
         raise SystemExit(1) from app.failure
+
+
+async def _run(app: App, worker: faust.Worker) -> None:
+    """Start, then watch until Faust ends of itself, which it never should."""
+    await worker.start()
+    read = frozenset(name for agent in app.agents.values() for name in agent.channel.topics)
+    watching = asyncio.create_task(watch(app, app.progress, read))
+    try:
+        await app.wait_until_stopped()
+    finally:
+        watching.cancel()
+    raise app.crash_reason or RuntimeError("Faust has stopped")
+
+
+async def _stop(app: App, worker: faust.Worker) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await worker.stop()
+    except TimeoutError:
+        logger().warning("Faust did not stop in time", action="stop-timeout")
+        sys.stderr.flush()
+        os._exit(0 if app.failure is None else 1)  # a thread or a task of Faust's would keep the process for ever

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -11,7 +11,13 @@ from typing import Protocol, Self
 from schemas.records import PaymentTask
 from streams.errors import PermitExpired
 
-__all__ = ["Outcome", "OutcomeKind", "PermitExpired", "Provider"]
+__all__ = ["BeforeWrite", "Outcome", "OutcomeKind", "PermitExpired", "Provider"]
+
+BeforeWrite = Callable[[], Awaitable[None]]
+"""Awaited once a call, on an open connection, just before the request's first byte: returns when the slot has begun.
+
+Raises PermitExpired where it is too late: then nothing may be written.
+"""
 
 
 class OutcomeKind(StrEnum):
@@ -44,19 +50,21 @@ class Outcome:
 class Provider(Protocol):
     """One provider account. An async context manager. ``charge`` and ``status`` raise PermitExpired and nothing else.
 
+    The connection is opened before ``before_write`` is awaited, so what it takes to open it is not taken from the slot.
+
     ``key_lifetime_s`` is how long the provider honours an idempotency key; None: it has no idempotency at all.
     """
 
     key_lifetime_s: float | None
 
     async def charge(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
     ) -> Outcome:
-        """Ask for the charge. ``before_write`` runs just before the first byte is written on an open connection."""
+        """Ask for the charge."""
         ...
 
     async def status(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
     ) -> Outcome:
         """Ask what became of an earlier charge under this key."""
         ...

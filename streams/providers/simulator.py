@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import email.utils
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,7 +15,7 @@ import httpx2
 from schemas.lanes import Lane
 from schemas.records import PaymentTask
 from streams.errors import PermitExpired
-from streams.providers.port import Outcome, OutcomeKind
+from streams.providers.port import BeforeWrite, Outcome, OutcomeKind
 
 MAX_ANSWER: Final = 64 * 1024
 CONNECT_S: Final = 2.0
@@ -40,7 +40,7 @@ class SimulatorProvider:
             base_url=lane.url,
             transport=transport,
             timeout=httpx2.Timeout(self._call_s, connect=min(CONNECT_S, self._call_s)),
-            limits=httpx2.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
+            limits=httpx2.Limits(max_connections=1024, max_keepalive_connections=32, keepalive_expiry=30),
             follow_redirects=False,
             trust_env=False,
         )
@@ -54,7 +54,7 @@ class SimulatorProvider:
         await self._client.aclose()
 
     async def charge(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
     ) -> Outcome:
         """POST /v1/charges; see the port."""
         request = self._client.build_request(
@@ -72,7 +72,7 @@ class SimulatorProvider:
         return await self._send(request, task, before_write)
 
     async def status(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
     ) -> Outcome:
         """GET /v1/charges/{key}; see the port."""
         request = self._client.build_request("GET", f"/v1/charges/{idempotency_key}")
@@ -81,18 +81,19 @@ class SimulatorProvider:
             return Outcome(kind=OutcomeKind.ABSENT, reason="absent")
         return outcome
 
-    async def _send(self, request: httpx2.Request, task: PaymentTask, before_write: Callable[[], None]) -> Outcome:
+    async def _send(self, request: httpx2.Request, task: PaymentTask, before_write: BeforeWrite) -> Outcome:
         sent = False
 
         async def trace(name: str, _: Mapping[str, Any]) -> None:
             nonlocal sent
             if name == _FIRST_BYTE:
-                before_write()
+                await before_write()
                 sent = True
+                deadline.reschedule(asyncio.get_running_loop().time() + self._call_s)
 
         request.extensions["trace"] = trace
         try:
-            async with asyncio.timeout(self._call_s):
+            async with asyncio.timeout(None) as deadline:  # until the first byte the connect timeout and the permit bound it
                 response = await self._client.send(request, stream=True)
                 try:
                     body = await _bounded(response)

@@ -1,45 +1,90 @@
-"""The ledger: a lane's memory of every payment it has touched, in a changelog-backed Faust table.
+"""The ledger: a lane's memory of every payment it has touched, in a changelog-backed table.
 
 ``write`` is durable when it returns: changelog first, acked by the broker, then the local store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
-from streams.payment import Entry, decode, encode
+from streams.errors import Overtaken
+from streams.payment import Entry, decode, encode, winner
 
-Append = Callable[[int, bytes, bytes | None], Awaitable[None]]
-"""Append (partition, key, value) to the changelog; returns when the broker has acked it."""
+Gate = Callable[[], AbstractAsyncContextManager[None]]
+"""Opens once this worker surely owns its partitions, and has recovered them; writes are made inside it."""
+
+
+class Parts(Protocol):
+    """Local data by partition, in each the oldest first."""
+
+    def __len__(self) -> int:
+        """Entries in all partitions."""
+        ...
+
+    def partitions(self) -> list[int]:
+        """Partitions that hold anything."""
+        ...
+
+    def of(self, partition: int) -> dict[bytes, bytes]:
+        """The data of one partition; never to be kept over an await, a rebalance may have dropped them."""
+        ...
+
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    def put(self, partition: int, key: bytes, value: bytes | None) -> None:
+        """Set a value; None deletes."""
+        ...
+
+
+class Store(Protocol):
+    """A table: what is local, and its changelog."""
+
+    parts: Parts
+
+    async def append(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Append keys and values to the changelog; returns when all are acked. None is a tombstone."""
+        ...
 
 
 class Ledger(Protocol):
-    """Port: one entry per payment."""
+    """Port: one entry per payment, on the partition that is its home."""
 
-    def read(self, payment_id: str) -> Entry | None:
+    def read(self, partition: int, payment_id: str) -> Entry | None:
         """The payment's entry; None where the lane never touched it."""
         ...
 
-    async def write(self, partition: int, payment_id: str, entry: Entry) -> None:
-        """Make an entry durable on the partition of its payment."""
+    async def write(self, partition: int, payment_id: str, entry: Entry, *, before: Entry | None) -> None:
+        """Make an entry durable that follows ``before``, by compare-and-set. Raises Overtaken where that is not last."""
         ...
 
 
 class TableLedger:
-    """Ledger over raw bytes: a Faust table's local data and its changelog, or a plain dict in tests."""
+    """Ledger over a table of raw bytes."""
 
-    def __init__(self, data: MutableMapping[bytes, bytes], append: Append) -> None:
-        self._data = data
-        self._append = append
+    def __init__(self, store: Store, gate: Gate = nullcontext) -> None:
+        self._store = store
+        self._gate = gate
 
-    def read(self, payment_id: str) -> Entry | None:
+    def read(self, partition: int, payment_id: str) -> Entry | None:
         """The payment's entry; None where the lane never touched it."""
-        value = self._data.get(payment_id.encode())
+        value = self._store.parts.get(partition, payment_id.encode())
         return decode(value) if value else None
 
-    async def write(self, partition: int, payment_id: str, entry: Entry) -> None:
-        """Changelog, ack, local store; in this order."""
+    async def write(self, partition: int, payment_id: str, entry: Entry, *, before: Entry | None) -> None:
+        """Compare, changelog, ack, local store; in this order.
+
+        A worker that was stopped, or a rebalance that came between, may have let another worker go on with the payment:
+        what that one wrote is read by the recovery inside the gate, and must not be overwritten.
+        """
         key, value = payment_id.encode(), encode(entry)
-        await self._append(partition, key, value)
-        self._data[key] = value
+        parts = self._store.parts
+        async with self._gate():
+            found = parts.get(partition, key)
+            if (decode(found) if found else None) != before:
+                raise Overtaken(payment_id)
+            await self._store.append(partition, [(key, value)])
+            parts.put(partition, key, winner(parts.get(partition, key), value))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ops.kafka.clients import Message
+from ops.kafka.tables import Parts
 from schemas import codec, topics
 from schemas.records import EventType, PaymentEvent, PaymentTask, State, TaskKind
 from streams import payment
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Origin
+from streams.dispatch import MOST_PERMITS, Dispatcher, Origin
 from streams.errors import PermitExpired
+from streams.lead import Lead
 from streams.limiter.port import Permit
 from streams.payment import Rules
 from streams.providers.port import Outcome, OutcomeKind
@@ -45,7 +47,8 @@ class Crash(BaseException):
 class FreeLimiter:
     """Grants a slot at once."""
 
-    async def acquire(self) -> Permit:
+    async def acquire(self, lead_s: float = 0.0) -> Permit:
+        del lead_s
         now = time.monotonic()
         return Permit(opens_at=now, closes_at=now + 10, slot_us=int(now * 1e6))
 
@@ -62,12 +65,12 @@ class ScriptedProvider:
     before: Callable[[], None] = lambda: None
     key_lifetime_s: float | None = 60.0
 
-    async def _answer(self, call: str, before_write: Callable[[], None]) -> Outcome:
+    async def _answer(self, call: str, before_write: Callable[[], Awaitable[None]]) -> Outcome:
         self.before()
         answer = self.answers.pop(0)
         if isinstance(answer, PermitExpired):
             raise answer
-        before_write()
+        await before_write()
         self.calls.append(call)
         if isinstance(answer, BaseException):
             raise answer
@@ -76,13 +79,13 @@ class ScriptedProvider:
         )
 
     async def charge(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], Awaitable[None]]
     ) -> Outcome:
         assert idempotency_key == task.payment_id
         return await self._answer("charge", before_write)
 
     async def status(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], None]
+        self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], Awaitable[None]]
     ) -> Outcome:
         assert idempotency_key == task.payment_id
         return await self._answer("status", before_write)
@@ -98,6 +101,7 @@ class World:
     changelog: dict[bytes, bytes] = field(default_factory=dict)
     published: list[Message] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
+    parts: Parts = field(default_factory=Parts)
     writes: int = 0
     die_at: int = 0
 
@@ -106,11 +110,13 @@ class World:
         if self.writes == self.die_at:
             raise Crash
 
-    async def append(self, _: int, key: bytes, value: bytes | None) -> None:
-        self._write()
-        assert value is not None
-        self.changelog[key] = payment.winner(self.changelog.get(key), value)
-        self.journal.append(f"ledger:{payment.decode(value).event}")
+    async def append(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
+        assert partition == ORIGIN.partition
+        for key, value in entries:
+            self._write()
+            assert value is not None
+            self.changelog[key] = payment.winner(self.changelog.get(key), value)
+            self.journal.append(f"ledger:{payment.decode(value).event}")
 
     async def publish(self, messages: list[Message]) -> None:
         self._write()
@@ -119,16 +125,20 @@ class World:
 
     def worker(self, provider: ScriptedProvider) -> Dispatcher:
         """A worker that has just recovered its ledger from the changelog."""
+        self.parts = Parts()
+        for key, value in self.changelog.items():
+            self.parts.put(ORIGIN.partition, key, value)
         return Dispatcher(
             lane="simulator",
             tiers=TIERS,
             rules=Rules(max_attempts=3, key_lifetime_ms=60_000),
-            ledger=TableLedger(dict(self.changelog), self.append),
+            ledger=TableLedger(self),
             publish=self.publish,
             limiter=FreeLimiter(),
             provider=provider,
             breaker=Breaker(time.monotonic),
             turnstile=Turnstile(),
+            lead=Lead(1.0),
             chance=lambda: 0.0,
         )
 
@@ -200,9 +210,9 @@ async def test_a_worker_that_died_in_the_call_leads_to_a_status_call() -> None:
     assert world.events()[max(world.events())].state is State.COMPLETED
 
 
-async def test_a_late_permit_is_recorded_as_not_sent_and_the_attempt_runs_again() -> None:
+async def test_permits_that_are_all_too_late_are_recorded_as_not_sent_and_the_attempt_runs_again() -> None:
     world = World()
-    provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
+    provider = ScriptedProvider([PermitExpired("late")] * MOST_PERMITS + [OutcomeKind.APPROVED])
     await world.worker(provider).create(TASK, ORIGIN, due=False)
     assert [event.type for event in world.events().values()] == [
         EventType.CALL_INTENDED,
@@ -220,10 +230,10 @@ async def test_a_cancel_that_comes_while_a_task_waits_for_its_permit_wins() -> N
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowLimiter(FreeLimiter):
-        async def acquire(self) -> Permit:
+        async def acquire(self, lead_s: float = 0.0) -> Permit:
             waiting.set()
             await go_on.wait()
-            return await super().acquire()
+            return await super().acquire(lead_s)
 
     worker.limiter = SlowLimiter()
     running = asyncio.create_task(worker.create(TASK, ORIGIN, due=False))

@@ -146,11 +146,20 @@ def test_an_entry_survives_its_changelog(entry: Entry) -> None:
 
 
 def test_recovery_keeps_the_final_and_then_the_newest_entry() -> None:
-    final, newer = payment.encode(APPROVED), payment.encode(replace(UNKNOWN, version=9))
+    final, newer = payment.encode(APPROVED), payment.encode(replace(UNKNOWN, version=2))
     assert payment.winner(None, newer) == newer
     assert payment.winner(final, newer) == final
     assert payment.winner(newer, final) == final
     assert payment.winner(payment.encode(FRESH), newer) == newer
+
+
+def test_a_final_entry_that_beats_a_later_version_gets_one_above_it() -> None:
+    """Consumers have seen the later version, and keep the highest."""
+    final, later = payment.encode(APPROVED), payment.encode(replace(UNKNOWN, version=9))
+    kept = payment.decode(payment.winner(final, later))
+    assert kept == replace(APPROVED, version=10)
+    assert payment.decode(payment.winner(later, final)) == kept
+    assert payment.winner(payment.encode(kept), later) == payment.encode(kept)
 
 
 @given(st.lists(st.sampled_from(list(OutcomeKind)), min_size=1, max_size=30))
