@@ -33,6 +33,13 @@ demo: install ## Send 24 payments through a fresh gateway and check what came of
 up: install ## Run everything until Ctrl-C and print the URLs
 	@$(BIN)/kifiya up
 
+check: install ## Lint, format, import directions, declared dependencies, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(BIN)/mypy
+
 test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
 	$(BIN)/python -m pytest -q
 
