@@ -22,7 +22,7 @@ OF_NO_PAYMENT: Final = frozenset({"fingerprint-conflict", "not-home"})
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One dead letter, where it stands on its topic, and its headers. ``begun`` counts the payment's calls before it."""
+    """One dead letter, where it stands on its topic, and its headers. ``begun``: calls of the payment before it."""
 
     letter: DeadLetter
     at: str
@@ -92,7 +92,7 @@ def current(found: Iterable[Found]) -> list[Found]:
 
 
 async def read(kafka: KafkaSettings, *, originals: bool = True) -> list[Found]:
-    """All letters, each origin once, in order of time. ``originals=False`` leaves the original bytes out, to save memory.
+    """All letters, each origin once, in order of time. ``originals=False`` leaves the original bytes out.
 
     Raises UnknownTopic, KafkaError, TimeoutError.
     """

@@ -30,7 +30,7 @@ _HEADER: Final = struct.Struct(">bI")
 
 
 def value(data: bytes | None, *, changelog: bool = False) -> dict[str, Any]:
-    """What a record's value is: ``{"record": name, ...its fields}``, ``{"json": ...}``, or its size and why it is neither.
+    """What a value is: ``{"record": name, ...its fields}``, ``{"json": ...}``, or its size and why it is neither.
 
     A changelog's value is the tables' own format: its size is shown.
     """

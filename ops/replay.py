@@ -1,7 +1,7 @@
 """Replay: a dead letter back to where its payment goes on, under the payment's own id and a new replay id.
 
-Pure. A task goes to its lane's due topic as the call after the last one: the ledger leaves a final payment alone, and asks
-the provider first wherever a call may have landed. A command goes to intake once more, which decides on it anew.
+Pure. A task goes to its lane's due topic as the call after the last one: the ledger leaves a final payment alone, and
+asks the provider first wherever a call may have landed. A command goes to intake once more, which decides on it anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ops.kafka.clients import Message
+from ops.kafka.message import Message
 from ops.letters import OF_NO_PAYMENT, TASK_STAGES, Found, task_of
 from schemas import codec, command, strict_json, topics
 from schemas.records import FINAL, PaymentCommand, TaskKind
@@ -58,7 +58,7 @@ def plan(
 ) -> Plan:
     """What to do with these letters.
 
-    ``newest``: each payment's letter that counts; ``final``: payments known to be final; ``existing``: the topics there are.
+    ``newest``: each payment's letter that counts; ``final``: payments known to be final; ``existing``: the topics.
     """
     sends: list[tuple[Found, Message]] = []
     done: list[Found] = []
@@ -109,7 +109,7 @@ def replayed(found: Found, audit: Audit) -> Message:
     if task.kind is TaskKind.CANCEL:
         back, topic = replace(task, replay_id=audit.replay_id), topics.cancel_topic(task.lane)
     else:
-        # A reviewed payment's letter counts the calls begun; a task that was never handled is still to be handled itself.
+        # A reviewed payment's letter counts the calls begun; a task that was never handled is still to be handled.
         attempt = letter.attempts + 1 if letter.attempts else task.attempt
         back = replace(task, attempt=attempt, not_before_ms=0, replay_id=audit.replay_id)
         topic = topics.due_topic(task.lane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Final
 
 import asyncpg
@@ -21,7 +22,7 @@ async def of(database_url: str, ids: list[str]) -> dict[str, str]:
     if not database_url or not ids:
         return {}
     try:
-        return await _ask(database_url, ids)
+        return await _ask(database_url, [each for each in ids if _is_uuid(each)])
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise Unknown(f"{type(error).__name__}: {said}" if said else type(error).__name__) from error
@@ -38,3 +39,11 @@ async def _ask(database_url: str, ids: list[str]) -> dict[str, str]:
             return found
         finally:
             await connection.close(timeout=2)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

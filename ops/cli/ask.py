@@ -1,4 +1,4 @@
-"""Asking Kafka from the command line: bounded in time, quiet, and one line that says what to do where it does not answer."""
+"""Asking Kafka from the command line: bounded in time, quiet, and one line that says what to do where it is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a topic as a person does: what it holds now, or what arrives; outside any consumer group, committing nothing."""
+"""Reading a topic as a person does: what it holds now, or what arrives; in no consumer group, committing nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Housekeeping: what a topic holds, and the deletion of work that is done.
 
-Work topics never expire by time, as a backlog may be older than any retention. What lies below the offset that a topic's
-only group has committed is done with, and is deleted here; commands stay for a while, for whoever asks what was sent.
+Work topics never expire by time, as a backlog may be older than any retention. What lies below the offset that a
+topic's only group has committed is done with, and is deleted here; commands stay for a while, for whoever asks what was
+sent.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ async def look(
 
 
 async def delete(kafka: KafkaSettings, before: Mapping[TopicPartition, int]) -> dict[str, str]:
-    """Delete these records; topic to the error's name for each that the broker refused. Raises KafkaError, TimeoutError."""
+    """Delete these records; topic to error's name for each that the broker refused. Raises KafkaError, TimeoutError."""
     client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, request_timeout_ms=30_000)
     refused: dict[str, str] = {}
     try:
