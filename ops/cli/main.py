@@ -6,6 +6,7 @@ import typer
 
 from ops.cli import dead_letters, topics
 from ops.cli.demo import demo
+from ops.cli.doctor import doctor
 from ops.cli.send import send
 from ops.cli.status import status
 from ops.cli.up import up
@@ -20,6 +21,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(status)
 app.command()(send)
+app.command()(doctor)
 app.command()(version)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")

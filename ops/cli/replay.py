@@ -83,7 +83,7 @@ def _wanted(origins: list[str], payment_id: str | None, reason: str | None) -> P
 async def _replay(running: Running, audit: Audit, pick: Pick, *, dry_run: bool, yes: bool) -> Plan:
     from ops import letters  # noqa: PLC0415 - heavy, and needed here only
     from ops.kafka.clients import Publisher, PublishError  # noqa: PLC0415
-    from ops.kafka.reading import UnknownTopic, topics_there  # noqa: PLC0415
+    from ops.kafka.reading import UnknownTopic, partition_counts  # noqa: PLC0415
     from ops.replay import BULK, is_final, plan  # noqa: PLC0415
 
     try:
@@ -97,7 +97,7 @@ async def _replay(running: Running, audit: Audit, pick: Pick, *, dry_run: bool, 
         wanted,
         newest=newest,
         final={payment_id for payment_id, state in states.items() if is_final(state)},
-        existing=await topics_there(running.settings),
+        existing=await partition_counts(running.settings),
         audit=audit,
     )
     if dry_run or not todo.sends:

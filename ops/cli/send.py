@@ -131,10 +131,10 @@ def _pairs(items: list[str]) -> dict[str, str]:
 async def _send(running: Running, commands: list[Sent], output: Output) -> None:
     from aiokafka import AIOKafkaProducer  # noqa: PLC0415 - heavy, and needed here only
 
-    from ops.kafka.reading import topics_there  # noqa: PLC0415
+    from ops.kafka.reading import partition_counts  # noqa: PLC0415
     from schemas import topics  # noqa: PLC0415
 
-    if topics.COMMANDS not in await topics_there(running.settings):
+    if topics.COMMANDS not in await partition_counts(running.settings):
         fail(f"Kafka at {running.kafka} has no topic {topics.COMMANDS}: `kifiya topics create` makes it")
     producer = AIOKafkaProducer(
         bootstrap_servers=running.kafka,

@@ -45,10 +45,10 @@ async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicParti
     return [TopicPartition(topic, number) for number in sorted(numbers)]
 
 
-async def topics_there(kafka: KafkaSettings) -> frozenset[str]:
-    """The names of all topics. Raises KafkaError."""
+async def partition_counts(kafka: KafkaSettings) -> dict[str, int]:
+    """All topics that are there, with their numbers of partitions. Raises KafkaError."""
     async with _consumer(kafka) as consumer:
-        return frozenset(await consumer.topics())
+        return {name: len(consumer.partitions_for_topic(name) or ()) for name in await consumer.topics()}
 
 
 async def present(kafka: KafkaSettings, topic: str, *, last: int | None = None) -> AsyncGenerator[ConsumerRecord, None]:
