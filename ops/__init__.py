@@ -1,0 +1,1 @@
+"""What runs the gateway, and what stands around it."""

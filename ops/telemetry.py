@@ -1,6 +1,6 @@
 """Logs, metrics and health, the same for every role. A leaf: imports nothing of ours.
 
-Logs are JSON lines on stderr with an allow-list of fields: what is not listed is dropped, so no payload leaks by accident.
+Logs are JSON lines on stderr with an allow-list of fields: what is not listed is dropped, no payload leaks by accident.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ ALLOWED: Final = frozenset(
     }
 )  # fmt: skip
 MAX_FIELD: Final = 300
-_QUIET = ("ops.kafka.faust_app", "ops.kafka.tables", "faust", "mode", "aiokafka", "kafka", "httpx", "httpx2", "httpcore2", "alembic", "aiohttp.access")
+_QUIET = (
+    "ops.kafka.faust_app", "ops.kafka.tables", "faust", "mode", "aiokafka", "kafka", "httpx", "httpx2", "httpcore2",
+    "alembic", "aiohttp.access",
+)  # fmt: skip
 
 
 def _mask(_: Any, __: str, event: Any) -> Any:

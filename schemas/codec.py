@@ -86,13 +86,12 @@ def decode(value: bytes | None, expected: type[R]) -> R:
     body = io.BytesIO(value)
     body.seek(_HEADER.size)
     try:
-        raw = fastavro.schemaless_reader(body, written[1], _WRITERS[name][1])
-        if body.tell() != len(value):
-            raise DecodeError(f"{len(value) - body.tell()} bytes follow the record")
+        raw: Any = fastavro.schemaless_reader(body, written[1], _WRITERS[name][1])
         for field, enum in _ENUMS[name].items():
             raw[field] = enum(raw[field])
-        return expected(**raw)
-    except DecodeError:
-        raise
+        record = expected(**raw)
     except Exception as error:  # fastavro raises EOFError, IndexError, UnicodeDecodeError, ... on hostile bytes
         raise DecodeError(f"the value is not a {name}: {type(error).__name__}") from error
+    if body.tell() != len(value):
+        raise DecodeError(f"{len(value) - body.tell()} bytes follow the record")
+    return record

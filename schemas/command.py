@@ -23,6 +23,10 @@ MAX_INSTANT_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, UTC: later ones cannot be written as a date again."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LONGEST_NAME: Final = 40
+_LONGEST_INSTANT: Final = 40
+_LAST_SINGLE: Final = 4
+"""The largest digit whose double is one digit."""
 _MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
@@ -75,7 +79,7 @@ def _passes_luhn(run: str) -> bool:
     digits = [int(char) for char in run if char.isdigit()]
     plain, sums = [0], ([0], [0])  # sums[p]: with the digits at places of parity p doubled
     for place, digit in enumerate(digits):
-        doubled = digit * 2 - 9 if digit > 4 else digit * 2
+        doubled = digit * 2 - 9 if digit > _LAST_SINGLE else digit * 2
         plain.append(plain[-1] + digit)
         sums[place % 2].append(sums[place % 2][-1] + doubled)
         sums[1 - place % 2].append(sums[1 - place % 2][-1] + digit)
@@ -114,7 +118,7 @@ def check_payment_id(value: Any) -> str:
 def create(
     fields: Mapping[str, Any], *, idempotency_key: Any, lanes: frozenset[str], accepted_at_ms: int
 ) -> PaymentCommand:
-    """The create command in a JSON object's fields (without ``type`` and ``idempotency_key``). Raises InvalidCommand."""
+    """The create command in a JSON object's fields, all but ``type`` and ``idempotency_key``. Raises InvalidCommand."""
     unknown = sorted(str(name) for name in fields.keys() - CREATE_FIELDS)
     if unknown:
         name = unknown[0][:64]
@@ -153,7 +157,7 @@ def create(
 
 
 def from_json(fields: Any, *, lanes: frozenset[str], accepted_at_ms: int) -> PaymentCommand:
-    """The command in a JSON record: the HTTP body's fields plus ``type`` and ``idempotency_key``. Raises InvalidCommand."""
+    """The command in a JSON record: the HTTP body's fields, ``type`` and ``idempotency_key``. Raises InvalidCommand."""
     if not isinstance(fields, Mapping):
         raise InvalidCommand("(body)", "must be a JSON object")
     kind = fields.get("type")
@@ -163,7 +167,7 @@ def from_json(fields: Any, *, lanes: frozenset[str], accepted_at_ms: int) -> Pay
     if kind == CommandType.CANCEL.value:
         unknown = fields.keys() - _CANCEL_FIELDS - {"type"}
         if unknown:
-            raise InvalidCommand("(body)", "a cancel has only payment_id, merchant_id, idempotency_key", "unknown-field")
+            raise InvalidCommand("(body)", "a cancel only names its payment", "unknown-field")
         return check(
             PaymentCommand(
                 type=CommandType.CANCEL,
@@ -216,7 +220,7 @@ def _check_cancel(command: PaymentCommand) -> PaymentCommand:
     if command.payment_id is not None:
         return _with_id(command, check_payment_id(command.payment_id))
     if command.merchant_id is None or command.idempotency_key is None:
-        raise InvalidCommand("payment_id", "or merchant_id with the create's idempotency_key is required", "missing-field")
+        raise InvalidCommand("payment_id", "or merchant_id and idempotency_key is required", "missing-field")
     return _with_id(
         command, identity.payment_id(check_merchant(command.merchant_id), check_key(command.idempotency_key))
     )
@@ -267,7 +271,7 @@ def _metadata(value: Any) -> dict[str, str]:
     if len(value) > MAX_METADATA:
         raise InvalidCommand("metadata", f"must have at most {MAX_METADATA} keys")
     for key, item in value.items():
-        if not isinstance(key, str) or not _TOKEN.fullmatch(key) or len(key) > 40:
+        if not isinstance(key, str) or not _TOKEN.fullmatch(key) or len(key) > _LONGEST_NAME:
             raise InvalidCommand("metadata", "keys must be 1 to 40 characters of A-Z a-z 0-9 _ . : -")
         _no_card("metadata", key)
         if item is None:
@@ -279,7 +283,7 @@ def _metadata(value: Any) -> dict[str, str]:
 def _instant(field: str, value: Any) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > 40:
+    if not isinstance(value, str) or len(value) > _LONGEST_INSTANT:
         raise InvalidCommand(field, "must be an RFC 3339 date and time, such as 2026-01-31T12:00:00Z")
     try:
         moment = dt.datetime.fromisoformat(value)

@@ -22,7 +22,7 @@ def payment_id(merchant_id: str, idempotency_key: str) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
-def fingerprint(
+def fingerprint(  # noqa: PLR0913 - all that makes two creates the same
     *,
     amount_minor: int,
     currency: str,

@@ -11,11 +11,15 @@ from enum import StrEnum
 
 
 class CommandType(StrEnum):
+    """What a command asks for."""
+
     CREATE = "create"
     CANCEL = "cancel"
 
 
 class TaskKind(StrEnum):
+    """What a lane is asked to do."""
+
     CREATE = "create"
     CANCEL = "cancel"
 
@@ -36,6 +40,8 @@ FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
 class EventType(StrEnum):
+    """What happened; a closed set."""
+
     STATE_CHANGED = "state_changed"
     CALL_INTENDED = "call_intended"
     CALL_FINISHED = "call_finished"

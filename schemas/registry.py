@@ -1,4 +1,4 @@
-"""The bundled schema registry: fixed ids from ``avro/ids.json``, read-only, one writer schema per record and version."""
+"""The bundled schema registry: fixed ids from ``avro/ids.json``, read-only, one schema per record and version."""
 
 from __future__ import annotations
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final, NoReturn
 
 from schemas.command import MAX_BYTES, MAX_DEPTH
 
 _LONGEST_NUMBER: Final = 40
+_STRUCTURE: Final = re.compile(rb'[\[{\]}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""Brackets, and whole strings, whose brackets do not count."""
 
 
 class InvalidJson(ValueError):
@@ -21,7 +24,11 @@ def loads(data: bytes) -> Any:
     _check_depth(data)
     try:
         return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_no_twins, parse_constant=_refuse, parse_int=_int, parse_float=_float
+            data.decode("utf-8"),
+            object_pairs_hook=_no_twins,
+            parse_constant=_refuse,
+            parse_int=_int,
+            parse_float=_float,
         )
     except UnicodeDecodeError as error:
         raise InvalidJson("is not UTF-8") from error
@@ -35,22 +42,12 @@ def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
+    for found in _STRUCTURE.finditer(data):
+        if found[0] in b"[{":
             depth += 1
             if depth > MAX_DEPTH:
                 raise InvalidJson(f"is nested deeper than {MAX_DEPTH}")
-        elif byte in (0x5D, 0x7D):
+        elif found[0] in b"]}":
             depth -= 1
 
 

@@ -92,7 +92,11 @@ def declare(
     topics = [
         Topic(COMMANDS, "PaymentCommand", command_partitions, _WORK, "commands of merchants, over HTTP or direct"),
         Topic(
-            changelog_topic(INTAKE_APP, SEEN_TABLE), "", command_partitions, _COMPACTED, "intake's memory of the keys seen"
+            changelog_topic(INTAKE_APP, SEEN_TABLE),
+            "",
+            command_partitions,
+            _COMPACTED,
+            "intake's memory of the keys seen",
         ),
     ]
     for lane in lanes:

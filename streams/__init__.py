@@ -1,0 +1,1 @@
+"""The journey: intake, dispatch, delay, with their pure rules, ports and adapters."""

@@ -1,4 +1,4 @@
-"""When to try again: exponential over the tiers, with the jitter in the choice of the tier. Pure; randomness is passed in.
+"""When to try again: exponential over the tiers, jitter in the choice of the tier. Pure; randomness is passed in.
 
 Delays are constant per tier, so a tier's topic is in due order; full jitter as in "Exponential Backoff And Jitter"
 (AWS Architecture Blog, 2015), bounded below by half so that a provider's rest is respected.
@@ -14,9 +14,7 @@ FACTOR: Final = 2.0
 MAX_ATTEMPTS: Final = 8
 
 
-def choose_tier(
-    attempt: int, tiers_ms: Sequence[int], retry_after_s: float | None, chance: Callable[[], float]
-) -> int:
+def choose_tier(attempt: int, tiers_ms: Sequence[int], retry_after_s: float | None, chance: Callable[[], float]) -> int:
     """Index of the tier for the retry after ``attempt`` wire calls (from 1).
 
     ``tiers_ms`` rises; ``chance`` gives [0, 1). ``retry_after_s`` picks the next longer tier, the longest at most.

@@ -1,6 +1,6 @@
-"""Circuit breaker of a lane, local to its worker: holds calls back while the provider is ill. Pure; the clock is passed in.
+"""Circuit breaker of a lane, local to its worker: holds calls back while the provider is ill. Pure; the clock comes in.
 
-Opens at half failures among the last 20 calls, at least 10; after 5 s one probe at a time decides. (M. Nygard, Release It!)
+Opens at half failures among the last 20 calls, at least 10; after 5 s one probe at a time decides (Release It!).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """DELAY: holds a retry until it is due, then hands it back to its lane. One role serves all tiers.
 
-Reads ``payments.retry.<tier>``, writes ``payments.lane.<lane>.due`` and dead letters; never calls a provider.
-A task is never handed on before its ``not_before_ms``; idle, it is at most 250 ms late. Its offset is committed once the
-broker has acked what was handed on: a crash hands it on again, which dispatch drops (same payment, same attempt).
-A partition whose head is not due is paused and set back: the backlog waits in Kafka, not here.
+Reads ``payments.retry.<tier>``, writes ``payments.lane.<lane>.due`` and dead letters; never calls a provider. A task is
+never handed on before its ``not_before_ms``; idle, it is at most 250 ms late. Its offset is committed once the broker
+has acked what was handed on: a crash hands it on again, which dispatch drops (same payment, same attempt). A partition
+whose head is not due is paused and set back: the backlog waits in Kafka, not here.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Patience:
 Publish = Callable[[list[Message]], Awaitable[None]]
 
 
-class Delay(ConsumerRebalanceListener):
+class Delay(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
     """The loop over one consumer. :meth:`step` is one round; nothing outlives it but which heads are held."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the clocks are arguments too
         self,
         consumer: AIOKafkaConsumer,
         publish: Publish,

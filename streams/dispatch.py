@@ -1,8 +1,9 @@
 """DISPATCH: calls the provider of one lane, one call in hand per partition, and settles what it answers.
 
-Reads ``payments.lane.<lane>``, ``.due`` and ``.cancel``; writes the ledger, then events, results, retries, dead letters.
-A record is acked only after the broker has acked all that follows from it. Midway crash: before the intent is durable the
-task runs anew; after it the call counts as UNKNOWN and the provider is asked; after the outcome the ledger publishes again.
+Reads ``payments.lane.<lane>``, ``.due`` and ``.cancel``; writes the ledger, then events, results, retries, dead
+letters. A record is acked only after the broker has acked all that follows from it. Midway crash: before the intent is
+durable the task runs anew; after it the call counts as UNKNOWN and the provider is asked; after the outcome the ledger
+publishes again.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Dispatcher:
                 else:
                     done = await self._without_call(task, origin)
             except Overtaken:
-                logger().warning("another worker went on", action="overtaken", payment_id=task.payment_id, lane=self.lane)
+                logger().warning("another went on", action="overtaken", payment_id=task.payment_id, lane=self.lane)
                 continue
             if done:
                 return
@@ -257,7 +258,9 @@ class Dispatcher:
         for _ in range(MOST_PERMITS):
             written_at: list[float] = []
 
-            async def at_its_slot(permit: Permit = permit, granted_at: float = granted_at, at: list[float] = written_at) -> None:
+            async def at_its_slot(
+                permit: Permit = permit, granted_at: float = granted_at, at: list[float] = written_at
+            ) -> None:
                 self.lead.took(self.clock() - granted_at)
                 while (early_s := permit.opens_at - self.clock()) > 0:
                     await asyncio.sleep(early_s)

@@ -1,9 +1,9 @@
 """The error tree of the streams; each class says whether the same thing may be tried again.
 
-    StreamError
-    ├── PermitExpired         nothing was sent; take a new permit
-    ├── Overtaken             the payment went on elsewhere; read the ledger again
-    └── LimiterUnavailable    nothing was sent; no calls until the store is back
+StreamError
+├── PermitExpired         nothing was sent; take a new permit
+├── Overtaken             the payment went on elsewhere; read the ledger again
+└── LimiterUnavailable    nothing was sent; no calls until the store is back
 """
 
 from __future__ import annotations

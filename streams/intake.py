@@ -1,8 +1,8 @@
 """INTAKE: decodes and validates commands, moves them home, removes duplicates, routes payments to their lanes.
 
 Reads ``payments.commands``; writes lane and cancel topics, PENDING events, dead letters, then its memory of keys seen.
-Batches per partition: all that follows is acked by the broker, then the memory is, then the batch's offsets may be committed.
-Midway crash: the batch comes again; what was remembered with the same coordinates is forwarded again.
+Batches per partition: all that follows is acked by the broker, then the memory is, then the batch's offsets may be
+committed. Midway crash: the batch comes again; what was remembered with the same coordinates is forwarded again.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ async def run(settings: StreamSettings) -> None:
                     await intake.handle([_record(event.message) for event in events])
                 except asyncio.CancelledError:
                     raise
-                except BaseException as error:  # nothing may leave the loop: the process ends, the offsets stay
+                except BaseException as error:  # noqa: BLE001 - nothing may leave the loop: the process ends, the offsets stay
                     faust_app.crash(app, error)
                     return
                 for event in events:

@@ -106,7 +106,7 @@ def _agent(app: faust_app.App, one: Callable[[Any], Awaitable[None]]) -> Callabl
                 await one(event.message)
             except asyncio.CancelledError:
                 raise
-            except BaseException as error:  # nothing may leave the loop: the process ends, the offset stays
+            except BaseException as error:  # noqa: BLE001 - nothing may leave the loop: the process ends, the offset stays
                 faust_app.crash(app, error)
                 return
             faust_app.ack(event)
@@ -125,7 +125,8 @@ async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher
         payment_id, merchant_id = task.payment_id, task.merchant_id
         key = task.payment_id.encode()
         if message.key != key or task.lane != lane or partition_for(key, partitions) != message.partition:
-            reason, detail = "not-home", "the record's key, partition or lane is not its payment's"  # nor is the ledger's
+            # nor is the ledger's
+            reason, detail = "not-home", "the record's key, partition or lane is not its payment's"
         else:
             await handle(task, origin)
             return

@@ -113,7 +113,7 @@ def winner(old: bytes | None, new: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a lane allows. ``key_lifetime_ms`` is how long its provider honours an idempotency key; None: it has none."""
+    """What a lane allows. ``key_lifetime_ms`` is how long its provider honours an idempotency key; None: no keys."""
 
     max_attempts: int = 8
     key_lifetime_ms: int | None = 24 * 3600 * 1000

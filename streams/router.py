@@ -214,7 +214,7 @@ def letter_of(  # noqa: PLR0913 - a letter says it all
     keep: bool = True,
     cut: bool = False,
 ) -> Message:
-    """The dead letter of a command, keyed by its origin. ``keep=False`` drops its value, ``cut`` keeps its beginning."""
+    """The dead letter of a command, keyed by its origin. ``keep=False`` drops its value, ``cut`` keeps its start."""
     return dead_letter.message(
         dead_letter.letter(
             reason=reason,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest_asyncio
 
-from ops.local.stack import Stack, running
+from ops.local.stack import Kind, Stack, running
 from tests import containers
 
 
@@ -22,5 +23,5 @@ async def stack() -> AsyncIterator[Stack]:
         async with containers.running() as found:
             yield found
     else:
-        async with running(kind) as found:  # type: ignore[arg-type] - a wrong name fails there, with its reason
+        async with running(cast("Kind", kind)) as found:  # a wrong name fails there, with its reason
             yield found

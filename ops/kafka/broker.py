@@ -67,7 +67,7 @@ async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
     """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError."""
     java = shutil.which("java")
     if java is None:
-        raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless, or use --stack embedded")
+        raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless or use --stack embedded")
     jars = child.reachable(await asyncio.to_thread(fetch), folder)
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     ports = [(free_port(), free_port()) for _ in range(nodes)]
@@ -102,7 +102,8 @@ async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
 async def _run(command: list[str], home: Path) -> None:
     done = await asyncio.to_thread(child.run_unprivileged, command, home)
     if done.returncode != 0:
-        raise StartError(f"Kafka's storage could not be formatted: {done.stdout.decode(errors='replace')[-600:].strip()}")
+        said = done.stdout.decode(errors="replace")[-600:].strip()
+        raise StartError(f"Kafka's storage could not be formatted: {said}")
 
 
 def _properties(node: int, ports: list[tuple[int, int]], home: Path, nodes: int) -> str:

@@ -1,6 +1,6 @@
 """Faust as this gateway uses it: an app whose commits never skip a record, tables that recover by a rule, a clean end.
 
-Rules (measured): streams run with ``noack`` and ack each event after its handoff, in offset order; what a table holds is
+Rules (measured): streams run with ``noack`` and ack each event after its handoff, in offset order; what a table has is
 durable in its changelog before it stands in the local store; nothing pauses a partition; no exception leaves an agent.
 """
 
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from aiokafka.consumer.group_coordinator import HeartbeatRequest, SyncGroupReque
 from aiokafka.errors import RebalanceInProgressError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.utils.queues import FlowControlEvent
 
 from ops.kafka.clients import KafkaSettings, end_offsets
 from ops.kafka.lease import Lease
@@ -37,6 +39,8 @@ _STILL_A_MEMBER: Final = frozenset({0, RebalanceInProgressError.errno})
 
 class _Thread(driver.AIOKafkaConsumerThread):
     """Reads committed records only, asks for the true ends of the changelogs, and keeps the lease."""
+
+    app: App
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -57,19 +61,50 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
         coordinator._send_req = send_and_note  # noqa: SLF001
 
+    async def seek_to_committed_or_beginning(self, partitions: set[TP]) -> dict[TP, int | None]:
+        """Seek; the committed offsets, None where nothing was committed."""
+        return await self.call_thread(self._seek_back, partitions)  # type: ignore[no-any-return]
+
+    async def _seek_back(self, partitions: set[TP]) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        committed: dict[TP, int | None] = {}
+        for tp in partitions:
+            there = TopicPartition(tp.topic, tp.partition)
+            committed[tp] = found = (await consumer.committed(there)) or None
+            if found is not None:
+                consumer.seek(there, found)
+        fresh = [TopicPartition(tp.topic, tp.partition) for tp, found in committed.items() if found is None]
+        if fresh:
+            await consumer.seek_to_beginning(*fresh)
+        return committed
+
     async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
         wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
         ends = await end_offsets(self.app.conf.kifiya_kafka, wanted)
         return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
 
 
+class _Flow(FlowControlEvent):  # type: ignore[misc]
+    """Lets records flow again without throwing away what is in the queues.
+
+    Faust empties them when it resumes after a recovery; records that came in just before were fetched after the seek to
+    the committed offsets, so nobody would read them again. What is stale was cleared when the flow was suspended.
+    """
+
+    def resume(self) -> None:
+        self._suspend.clear()
+        self._resume.set()
+
+
 class _Consumer(driver.Consumer):
     """Commits what we have handed off, and nothing that Faust thinks is done.
 
-    Faust acks a record when an agent's loop leaves it, for whatever reason: at an exception, at a cancellation, at the end
+    Faust acks a record when an agent's loop leaves it, whatever the reason: an exception, a cancellation, the end
     of a batch's generator. All these are ignored. Its own bookkeeping wants consecutive offsets and freezes at a
     transaction's markers; ours needs none: a partition's records are handed off in their order, one batch at a time.
     """
+
+    app: App
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -88,7 +123,7 @@ class _Consumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     def standing(self, names: frozenset[str]) -> tuple[dict[str, int], dict[str, float], int]:
-        """Of these topics' assigned partitions: records left, age of the oldest in hand (seconds), offsets committed."""
+        """Of these topics' assigned partitions: records left, seconds of the oldest in hand, committed offsets."""
         left: dict[str, int] = {}
         age_s: dict[str, float] = {}
         done, now = 0, time.time()
@@ -102,6 +137,13 @@ class _Consumer(driver.Consumer):
             if message.timestamp and message.topic in names:
                 age_s[message.topic] = max(age_s.get(message.topic, 0.0), now - message.timestamp)
         return left, age_s, done
+
+    async def perform_seek(self) -> None:
+        """Read on at the committed offsets; at the beginning where there is none, which Faust leaves wherever it was."""
+        wanted = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        committed = await self._thread.seek_to_committed_or_beginning(wanted)
+        self._committed_offset.update(committed)
+        self._read_offset.update(committed)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps need no entry here."""
@@ -134,6 +176,10 @@ class App(faust.App):
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
 
+    @cached_property
+    def flow_control(self) -> FlowControlEvent:
+        return _Flow(loop=self.loop)
+
     @property
     def missing(self) -> list[str]:
         """What this role lacks to do its work: partitions, or progress with those it has."""
@@ -154,7 +200,7 @@ class App(faust.App):
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Wait until our partitions are surely ours and recovered, then hold the next rebalance up while the block runs.
+        """Wait until our partitions are surely ours and recovered, then hold up the next rebalance during the block.
 
         What was in hand when a rebalance began goes on only after it, and is cancelled where its partition went away.
         """
@@ -174,7 +220,7 @@ class App(faust.App):
 
 
 def create_app(name: str, kafka: KafkaSettings, *, datadir: str) -> App:
-    """An app named ``name`` (its consumer group). Connects nothing; topics are declared elsewhere and never created here."""
+    """An app named ``name``, as its consumer group. Connects nothing; topics are declared elsewhere, not here."""
     Path(datadir).mkdir(parents=True, exist_ok=True)
     tansu = kafka.dialect == "tansu"
     app = App(
@@ -212,7 +258,7 @@ def create_app(name: str, kafka: KafkaSettings, *, datadir: str) -> App:
     app.lease = Lease(app.conf.broker_session_timeout, time.monotonic)
     app.progress = Progress()
 
-    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+    @app.on_partitions_assigned.connect
     async def seen(*_: Any, **__: Any) -> None:
         app._partitions_seen = True  # noqa: SLF001 - our own class
 
@@ -225,7 +271,7 @@ def topic(app: App, name: str) -> Any:
 
 
 def ack(event: Any) -> None:
-    """This event is handed off: its offset may be committed."""
+    """The event is handed off: its offset may be committed."""
     event.app.consumer.handed_off(event.message)
 
 
@@ -246,7 +292,7 @@ async def serve(app: App) -> None:
         loop.add_signal_handler(number, stop.set)
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, daemon=False, loop=loop)
     worker.spinner = None  # it writes to the terminal
-    worker.install_signal_handlers = lambda: None
+    worker.install_signal_handlers = lambda: None  # type: ignore[method-assign]  # SIGTERM is ours
     tasks = [asyncio.create_task(_run(app, worker)), asyncio.create_task(stop.wait())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if tasks[0].done() and (error := tasks[0].exception()) is not None:

@@ -1,7 +1,7 @@
 """Whether this process surely is a member of its consumer group still, by its own monotonic clock. Pure.
 
-A worker that was stopped (SIGSTOP, a paused machine) past its session's end wakes up with work in hand that is another's
-by now, and hears of it only with its next heartbeat. The lease tells it at once.
+A worker that was stopped (SIGSTOP, a paused machine) past its session's end wakes up with work in hand that is
+another's by now, and hears of it only with its next heartbeat. The lease tells it at once.
 """
 
 from __future__ import annotations

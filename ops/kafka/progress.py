@@ -1,4 +1,4 @@
-"""Health is progress: how far a Faust role is behind, how old its oldest record in hand is, and whether it moves at all."""
+"""Health is progress: how far a Faust role is behind, how old its oldest record in hand is, whether it moves."""
 
 from __future__ import annotations
 

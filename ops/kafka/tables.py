@@ -1,7 +1,7 @@
 """Changelog-backed tables of raw bytes in memory: one dict per partition, recovered by a rule.
 
-A Faust table whose local data are written by us, after the changelog's ack. Faust replays the changelog; three things are
-ours: data of a partition that went away are dropped at once (Faust knows only of keys it has set itself), the value
+A Faust table whose local data are written by us, after the changelog's ack. Faust replays the changelog; three things
+are ours: data of a partition that went away are dropped at once (Faust knows only of keys it has set itself), the value
 that counts may be another than the last one, and where it is, it is written back before anything is processed.
 """
 
@@ -61,6 +61,7 @@ class Parts:
 class PartsStore(MemoryStore):  # type: ignore[type-arg]
     """The store that Faust recovers; ``parts`` is what we read, and write once :meth:`append` has returned."""
 
+    app: App
     parts: Parts
     winner: Winner | None
     topic: str
@@ -72,7 +73,7 @@ class PartsStore(MemoryStore):  # type: ignore[type-arg]
         self._lost: dict[int, set[bytes]] = {}
 
     async def append(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Append keys and values to the changelog; returns when all are acked. None is a tombstone. Raises PublishError."""
+        """Append keys and values to the changelog, all acked on return. None is a tombstone. Raises PublishError."""
         await self.publisher.publish([Message(self.topic, key, value, partition=partition) for key, value in entries])
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
@@ -95,7 +96,7 @@ class PartsStore(MemoryStore):  # type: ignore[type-arg]
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Drop what is not ours any more, and what may be left of an earlier time: those are replayed from the start."""
+        """Drop what is not ours any more, and what is left of an earlier time: those are replayed from the start."""
         del assigned, generation_id
         for tp in revoked | newly_assigned:
             if tp.topic == self.topic:
@@ -145,5 +146,5 @@ def create_table(
     store.winner = winner
 
     store.publisher = publisher
-    table._data = store  # noqa: SLF001 - Faust takes stores by URL only
+    table._data = store  # type: ignore[attr-defined]  # noqa: SLF001 - Faust takes stores by URL only
     return store

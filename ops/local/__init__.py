@@ -1,0 +1,1 @@
+"""The services and roles as processes of this machine."""

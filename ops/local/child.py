@@ -64,7 +64,7 @@ def _uid() -> int:
 
 
 def reachable(path: Path, folder: Path) -> Path:
-    """This file or tree, where the user that parts run as may run it: itself, or a copy under ``folder``."""
+    """The file or tree, where the user that parts run as may run it: itself, or a copy under ``folder``."""
     path = path.resolve()
     mode_ok = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
     executable = path.is_dir() or os.access(path, os.X_OK)
@@ -102,7 +102,7 @@ class Child:
     What it writes goes to ``log``; without one, to our own stderr.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a process has that many sides
         self,
         name: str,
         command: Sequence[str],
@@ -159,7 +159,7 @@ class Child:
                             return
                     except StartError:
                         raise
-                    except Exception:  # noqa: S110 - not ready is what a probe's failure means
+                    except Exception:  # noqa: S110, BLE001 - not ready is what a probe's failure means
                         pass
                     await asyncio.sleep(0.02)
         except TimeoutError as error:
@@ -175,7 +175,7 @@ class Child:
             return ""
 
     def kill(self) -> None:
-        """kill -9, as a crash would."""
+        """Kill it with SIGKILL, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -49,7 +49,7 @@ def valkey(folder: Path) -> tuple[Child, str]:
     port, password = free_port(), secrets.token_urlsafe(18)
     config = folder / "valkey.conf"
     config.write_text(
-        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\nmaxmemory-policy noeviction\n"
+        f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
         f"dir {folder}\n"
     )
     config.chmod(0o600)

@@ -84,8 +84,13 @@ async def _answers(url: str) -> bool:
 def _role(found: Gateway, name: str, command: list[str], url: str, env: dict[str, str]) -> None:
     found.supervisor.start(
         Child(
-            name, command, probe=lambda: _answers(url), log=found.log, env={**os.environ, **env}, drop_rights=False
-        )  # fmt: skip
+            name,
+            command,
+            probe=lambda: _answers(url),
+            log=found.log,
+            env={**os.environ, **env},
+            drop_rights=False,
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""Ports to listen on, chosen where the kernel does not put outgoing connections: a role that restarts finds its own free."""
+"""Ports to listen on, from where the kernel puts no outgoing connections: a role that restarts finds its own free."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _OVERRIDES: Final = {"kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL", "postgres
 
 @dataclass(slots=True)
 class Stack:
-    """Where the services are. ``processes`` holds those started here, by name; ``""`` stands for a part not asked for."""
+    """Where the services are. ``processes`` holds those started here, by name; ``""`` is a part not asked for."""
 
     kafka_bootstrap: str = ""
     kafka_dialect: Literal["apache", "tansu"] = "apache"
@@ -65,7 +65,11 @@ async def running(
     stack = external(parts) if overrides or kind == "external" else Stack()
     wanted = {
         part
-        for part, url in (("kafka", stack.kafka_bootstrap), ("redis", stack.redis_url), ("postgres", stack.database_url))
+        for part, url in (
+            ("kafka", stack.kafka_bootstrap),
+            ("redis", stack.redis_url),
+            ("postgres", stack.database_url),
+        )
         if part in parts and not url
     }
     if kind == "external":
@@ -83,7 +87,7 @@ async def running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _start(
+async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
     stack: Stack, kind: Kind, wanted: set[str], folder: Path, data_dir: Path | None, kafka_nodes: int
 ) -> None:
     async def kafka() -> None:

@@ -16,7 +16,7 @@ CHECKOUT: Final = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A running gateway, as `kifiya up --json` prints it. ``pids``: role to process id; ``""`` for what is not known."""
+    """A running gateway, as `kifiya up --json` prints it. ``pids``: role to process id; ``""``: not known."""
 
     ingress: str = ""
     simulator: str = ""

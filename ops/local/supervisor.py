@@ -36,9 +36,7 @@ def wait_s(falls: int) -> float:
 class Supervisor:
     """Starts the roles and watches them. ``changed`` is called whenever some role has another process id."""
 
-    def __init__(
-        self, changed: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic) -> None:
         self._changed = changed
         self._clock = clock
         self._roles: dict[str, _Watched] = {}
@@ -95,8 +93,12 @@ class Supervisor:
                 role.again_at = now + pause_s
                 logger().error(
                     "A ROLE DIED, it is started again",
-                    action="role-died", name=name, rc=role.child.exit_status, count=role.falls, wait_s=round(pause_s, 1),
-                )  # fmt: skip
+                    action="role-died",
+                    name=name,
+                    rc=role.child.exit_status,
+                    count=role.falls,
+                    wait_s=round(pause_s, 1),
+                )
             elif now >= role.again_at:
                 role.again_at, role.started_at, started = None, now, True
                 role.child.spawn()

@@ -1,4 +1,4 @@
-"""From the store's clock to ours: what a slot means on the local monotonic clock, and whether the store's clock jumped."""
+"""From the store's clock to ours: what a slot means on the local monotonic clock, whether the store's clock jumped."""
 
 from __future__ import annotations
 

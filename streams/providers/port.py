@@ -1,4 +1,4 @@
-"""Port of a provider: two requests, six outcomes. An adapter only translates; retries, limits and routing are the stream's."""
+"""Port of a provider: two requests, six outcomes. Adapters only translate; retries and limits are the stream's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A call's outcome. ``sent``: whether any byte of the request was written. ``reason`` is a code, ``detail`` masked."""
+    """A call's outcome. ``sent``: whether any of the request was written. ``reason`` is a code, ``detail`` masked."""
 
     kind: OutcomeKind
     reason: str | None = None
@@ -57,15 +57,11 @@ class Provider(Protocol):
 
     key_lifetime_s: float | None
 
-    async def charge(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
-    ) -> Outcome:
+    async def charge(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """Ask for the charge."""
         ...
 
-    async def status(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
-    ) -> Outcome:
+    async def status(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """Ask what became of an earlier charge under this key."""
         ...
 

@@ -53,9 +53,7 @@ class SimulatorProvider:
     ) -> None:
         await self._client.aclose()
 
-    async def charge(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
-    ) -> Outcome:
+    async def charge(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """POST /v1/charges; see the port."""
         request = self._client.build_request(
             "POST",
@@ -71,9 +69,7 @@ class SimulatorProvider:
         )
         return await self._send(request, task, before_write)
 
-    async def status(
-        self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite
-    ) -> Outcome:
+    async def status(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """GET /v1/charges/{key}; see the port."""
         request = self._client.build_request("GET", f"/v1/charges/{idempotency_key}")
         outcome = await self._send(request, task, before_write)
@@ -93,7 +89,8 @@ class SimulatorProvider:
 
         request.extensions["trace"] = trace
         try:
-            async with asyncio.timeout(None) as deadline:  # until the first byte the connect timeout and the permit bound it
+            # Until the first byte the connect timeout and the permit bound it.
+            async with asyncio.timeout(None) as deadline:
                 response = await self._client.send(request, stream=True)
                 try:
                     body = await _bounded(response)
@@ -118,9 +115,7 @@ async def _bounded(response: httpx2.Response) -> bytes:
 def failure(error: Exception, *, sent: bool) -> Outcome:
     """No whole answer came. Before the first byte nothing can have happened; after it anything can."""
     if not sent:
-        return Outcome(
-            kind=OutcomeKind.RETRYABLE, reason="not-connected", detail=type(error).__name__, sent=False
-        )
+        return Outcome(kind=OutcomeKind.RETRYABLE, reason="not-connected", detail=type(error).__name__, sent=False)
     reason = "reset"
     if isinstance(error, TimeoutError | httpx2.TimeoutException):
         reason = "timeout"
@@ -170,7 +165,7 @@ def _charge(body: bytes, task: PaymentTask) -> Outcome:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3): a number or an HTTP date; at most an hour; None if unusable."""
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3): a number or an HTTP date, at most an hour; None: unusable."""
     if value is None:
         return None
     if value.isascii() and value.isdigit():

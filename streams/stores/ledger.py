@@ -43,7 +43,10 @@ class Parts(Protocol):
 class Store(Protocol):
     """A table: what is local, and its changelog."""
 
-    parts: Parts
+    @property
+    def parts(self) -> Parts:
+        """What is local."""
+        ...
 
     async def append(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Append keys and values to the changelog; returns when all are acked. None is a tombstone."""
@@ -58,7 +61,7 @@ class Ledger(Protocol):
         ...
 
     async def write(self, partition: int, payment_id: str, entry: Entry, *, before: Entry | None) -> None:
-        """Make an entry durable that follows ``before``, by compare-and-set. Raises Overtaken where that is not last."""
+        """Make an entry durable that follows ``before``, by compare-and-set. Raises Overtaken if that is not last."""
         ...
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import pytest
 
@@ -52,7 +53,10 @@ class FreeLimiter:
         now = time.monotonic()
         return Permit(opens_at=now, closes_at=now + 10, slot_us=int(now * 1e6))
 
-    async def aclose(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Nothing to close."""
 
 
@@ -60,7 +64,7 @@ class FreeLimiter:
 class ScriptedProvider:
     """Answers in the order given, and writes down what was asked."""
 
-    answers: list[OutcomeKind | BaseException]
+    answers: list[Any]
     calls: list[str] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
     key_lifetime_s: float | None = 60.0
@@ -74,9 +78,7 @@ class ScriptedProvider:
         self.calls.append(call)
         if isinstance(answer, BaseException):
             raise answer
-        return Outcome(
-            kind=answer, reason=None, detail=None, provider_charge_id=None, retry_after_s=None, sent=True
-        )
+        return Outcome(kind=answer, reason=None, detail=None, provider_charge_id=None, retry_after_s=None, sent=True)
 
     async def charge(
         self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], Awaitable[None]]
@@ -90,7 +92,10 @@ class ScriptedProvider:
         assert idempotency_key == task.payment_id
         return await self._answer("status", before_write)
 
-    async def aclose(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Nothing to close."""
 
 

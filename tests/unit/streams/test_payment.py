@@ -99,7 +99,7 @@ def test_what_is_done_follows_from_ledger_and_task(
         (OutcomeKind.APPROVED, Call.STATUS, State.COMPLETED, False),
     ],
 )
-def test_each_outcome_has_its_state(kind: OutcomeKind, call: Call, state: State, retried: bool) -> None:  # noqa: FBT001
+def test_each_outcome_has_its_state(kind: OutcomeKind, call: Call, state: State, retried: bool) -> None:
     entry = called(kind, call)
     assert entry.state is state
     retry = payment.retry_of(TASK, entry)
