@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ops.readable import printable
-
 PIPED_WIDTH: Final = 400
 """Columns where the output is no terminal: nothing is cut, so that grep finds it."""
 
@@ -16,6 +14,8 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print these rows. The first column is never cut."""
     from rich.console import Console  # noqa: PLC0415 - heavy, and needed here only
     from rich.table import Table  # noqa: PLC0415
+
+    from ops.readable import printable  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
     for number, name in enumerate(columns):
