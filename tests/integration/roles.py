@@ -40,6 +40,12 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = DEAD
         await asyncio.sleep(0.02)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
 async def process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``python -m`` these arguments; ended at the block's end, however it ends."""
@@ -90,6 +96,17 @@ class Provider:
             found[seen["method"], seen["key"] or seen["path"].rpartition("/")[2]] += 1
         return found
 
+    async def most_in_a_window(self) -> int:
+        """The most requests that arrived in any window of the provider's."""
+        found = await self.observed()
+        times = sorted(call["arrived_ns"] for call in found["requests"])
+        most = first = 0
+        for last, at in enumerate(times):
+            while at - times[first] >= found["window_ns"]:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
     async def charges(self) -> Counter[str]:
         """Approved charges by payment."""
         return Counter(charge["reference"] for charge in (await self.observed())["charges"] if charge["status"] == "approved")
@@ -97,9 +114,7 @@ class Provider:
 
 @asynccontextmanager
 async def simulator(*, limit: int = 1000, latency_ms: int = 0) -> AsyncIterator[Provider]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ["--port", str(port), "--limit", str(limit), "--latency-ms", str(latency_ms)]
     async with process("ops.simulator", *arguments), httpx2.AsyncClient(timeout=10) as http:
         provider = Provider(f"http://127.0.0.1:{port}", http)
@@ -198,3 +213,30 @@ async def watching(kafka: KafkaSettings, counts: dict[str, int]) -> AsyncIterato
 
 
 OUTPUTS = {topics.EVENTS: 12, topics.RESULTS: 12, topics.DEAD_LETTER: 12}
+
+
+async def metrics(port: int) -> dict[str, float]:
+    """What a role's /metrics says: samples by name with labels, as written."""
+    async with httpx2.AsyncClient(timeout=10) as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines()) if name and name[0] != "#"}
+
+
+async def last_values(kafka: KafkaSettings, topic: str, partition: int) -> dict[bytes, bytes | None]:
+    """The last value of each key of a partition, as compaction would leave them."""
+    part = TopicPartition(topic, partition)
+    end = (await end_offsets(kafka, [part]))[part]
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    found: dict[bytes, bytes | None] = {}
+    try:
+        consumer.assign([part])
+        consumer.seek(part, 0)
+        at = 0
+        while at < end:
+            for record in (await consumer.getmany(part, timeout_ms=200)).get(part, []):
+                found[record.key] = record.value
+                at = record.offset + 1
+    finally:
+        await consumer.stop()
+    return found

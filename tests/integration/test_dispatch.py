@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio
+import signal
+import sys
+import time
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ops.kafka.admin import create_topics
-from ops.kafka.clients import KafkaSettings, Publisher
+from ops.kafka.clients import KafkaSettings, Message, Publisher
 from schemas import topics
-from schemas.records import State
+from schemas.records import PaymentEvent, State
+from streams import payment
+from streams.payment import Call
+from streams.providers.port import Outcome, OutcomeKind
 from tests.integration.roles import (
     OUTPUTS,
     PARTITIONS,
+    Arrived,
     environment,
+    free_port,
+    last_values,
+    metrics,
     process,
     settings_of,
     simulator,
@@ -70,3 +81,130 @@ async def test_a_payment_settled_by_another_worker_is_never_called_again(stack: 
         after = await provider.calls()
         assert {key: after[key] for key in before} == before
         assert await provider.charges() == dict.fromkeys([t.payment_id for t in early + late], 1)
+
+
+async def test_a_zombies_late_entry_is_outlived_by_the_one_that_counts(stack: Stack, kafka: KafkaSettings) -> None:
+    """The changelog ends with a stale entry: recovery goes by the final one, and writes it back for the compaction."""
+    lane = await new_lane(kafka)
+    changelog = topics.changelog_topic(topics.dispatch_app(lane), topics.LEDGER_TABLE)
+    async with simulator() as provider, Publisher(kafka) as publisher, watching(kafka, OUTPUTS) as seen:
+        task, other = task_of(lane, 3), task_of(lane, 3)
+        stale = payment.settle(
+            payment.intend(payment.fresh(task), task, Call.CHARGE, 1),
+            Outcome(kind=OutcomeKind.UNKNOWN),
+            before=payment.fresh(task),
+            retry=payment.Retry("1s", 1),
+            now_ms=2,
+            rules=payment.Rules(),
+        )
+        final = replace(stale, version=5, state=State.COMPLETED, outcome=OutcomeKind.APPROVED, retry_tier=None)
+        key = task.payment_id.encode()
+        for entry in (final, stale):
+            await publisher.publish([Message(changelog, key, payment.encode(entry), partition=3)])
+        async with process("streams", "dispatch", "--lane", lane, **roles_env(stack, lane, provider.url)):
+            late = to_lane(replace(task, attempt=2), topics.due_topic(lane))
+            await publisher.publish([late, to_lane(other)])
+            await until(lambda: seen.state(task.payment_id) is State.COMPLETED, "the final state is published again")
+            await until(lambda: seen.state(other.payment_id) is State.COMPLETED, "the other payment")
+        assert (await provider.calls())["GET", task.payment_id] == 0
+        assert list(await provider.charges()) == [other.payment_id]
+        value = (await last_values(kafka, changelog, 3))[key]
+        assert value is not None
+        assert payment.decode(value) == final
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
+    stack: Stack, kafka: KafkaSettings, how: signal.Signals
+) -> None:
+    lane = await new_lane(kafka)
+    async with simulator(limit=40) as provider, Publisher(kafka) as publisher, watching(kafka, OUTPUTS) as seen:
+        env = roles_env(stack, lane, provider.url, limit=40)
+        tasks = [task_of(lane, payment_method=("pm_approve", "pm_503_twice")[n % 10 == 0]) for n in range(150)]
+        ids = [task.payment_id for task in tasks]
+        await publisher.publish([to_lane(task) for task in tasks])
+        async with process("streams", "delay", **env):
+            for share in (20, 70):
+                async with process("streams", "dispatch", "--lane", lane, **env) as worker:
+                    await until(lambda share=share: seen.states(ids)[State.COMPLETED] >= share, f"{share} settled")
+                    worker.send_signal(how)
+                    assert await worker.wait() == (0 if how is signal.SIGTERM else -how)
+            async with process("streams", "dispatch", "--lane", lane, **env):
+                await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all settled", 90)
+        assert await provider.charges() == dict.fromkeys(ids, 1)
+        assert await provider.most_in_a_window() <= 40
+        assert not seen.letters
+        assert_one_story(seen, ids)
+
+
+async def test_a_worker_that_was_stopped_past_its_session_makes_no_call_of_another_owner(
+    stack: Stack, kafka: KafkaSettings
+) -> None:
+    lane = await new_lane(kafka)
+    async with simulator(limit=40) as provider, Publisher(kafka) as publisher, watching(kafka, OUTPUTS) as seen:
+        env = roles_env(stack, lane, provider.url, limit=40)
+        first = [task_of(lane, n % PARTITIONS) for n in range(2 * PARTITIONS)]
+        async with (
+            process("streams", "dispatch", "--lane", lane, **env) as zombie,
+            process("streams", "delay", **env),
+        ):
+            await publisher.publish([to_lane(task) for task in first])
+            await until(lambda: seen.states(t.payment_id for t in first)[State.COMPLETED] == len(first), "a first run")
+            tasks = [task_of(lane, n % PARTITIONS) for n in range(240)]
+            ids = [task.payment_id for task in tasks]
+            await publisher.publish([to_lane(task) for task in tasks])
+            await until(lambda: seen.states(ids)[State.COMPLETED] >= 30, "it is busy")
+            zombie.send_signal(signal.SIGSTOP)
+            async with process("streams", "dispatch", "--lane", lane, **env):
+                await until(lambda: seen.states(ids)[State.COMPLETED] >= 120, "another took over", 90)
+                zombie.send_signal(signal.SIGCONT)
+                await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all settled", 90)
+        assert await provider.charges() == dict.fromkeys(ids + [t.payment_id for t in first], 1)
+        assert await provider.most_in_a_window() <= 40
+        assert_one_story(seen, ids)
+
+
+def assert_one_story(seen: Arrived, ids: list[str]) -> None:
+    """Of each payment and version all events say the same, and no version is missing."""
+    for payment_id in ids:
+        told: dict[int, PaymentEvent] = {}
+        for event in seen.events[payment_id]:
+            assert told.setdefault(event.version, event) == event
+        assert sorted(told) == list(range(2, max(told) + 1))
+
+
+async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stack: Stack, kafka: KafkaSettings) -> None:
+    lane = await new_lane(kafka)
+    async with simulator() as provider, Publisher(kafka, linger_ms=0) as publisher, watching(kafka, OUTPUTS) as seen:
+        port = free_port()
+        env = roles_env(stack, lane, provider.url) | {"ADMIN_PORT": str(port)}
+        async with process("streams", "dispatch", "--lane", lane, **env):
+            took: list[float] = []
+            for number in range(60):
+                task = task_of(lane, number % PARTITIONS)
+                begun = time.monotonic()
+                await publisher.publish([to_lane(task)])
+                await until(lambda task=task: seen.state(task.payment_id) is State.COMPLETED, "one payment")
+                took.append(time.monotonic() - begun)
+            found = await metrics(port)
+        granted = found[f'kifiya_permits_granted_total{{lane="{lane}"}}']
+        late = found.get(f'kifiya_permits_not_used_total{{lane="{lane}",why="late"}}', 0.0)
+        sys.stderr.write(f"granted {granted:g}, late {late:g}, median {sorted(took)[30]:.3f} s\n")
+        assert late <= 0.05 * granted
+        assert sorted(took)[30] < 1.0
+
+
+async def test_records_that_arrive_while_a_worker_recovers_are_handled(stack: Stack, kafka: KafkaSettings) -> None:
+    """Faust empties its queues when it lets records flow after a recovery; what was there by then must not be lost."""
+    lane = await new_lane(kafka)
+    changelog = topics.changelog_topic(topics.dispatch_app(lane), topics.LEDGER_TABLE)
+    async with simulator() as provider, Publisher(kafka) as publisher, watching(kafka, OUTPUTS) as seen:
+        old = task_of(lane, 0)
+        known = payment.encode(payment.cancel(payment.fresh(old), "c/0/0", 1))
+        await publisher.publish([Message(changelog, old.payment_id.encode(), known, partition=0)])
+        tasks = [task_of(lane, n % PARTITIONS) for n in range(4 * PARTITIONS)]
+        await publisher.publish([to_lane(task) for task in tasks])
+        env = roles_env(stack, lane, provider.url, limit=1000)
+        async with process("tests.integration.slow_seek", "dispatch", "--lane", lane, **env):
+            ids = [task.payment_id for task in tasks]
+            await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all are settled", 30)

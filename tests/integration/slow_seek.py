@@ -1,0 +1,21 @@
+"""A stream role whose seek after a recovery takes a second longer: what arrives in that time shows a race of Faust's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ops.kafka import faust_app
+from streams.__main__ import main
+
+_seek = faust_app._Consumer.perform_seek
+
+
+async def _slowly(self: faust_app._Consumer) -> None:
+    await _seek(self)
+    await asyncio.sleep(1.0)
+
+
+faust_app._Consumer.perform_seek = _slowly  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    main()
