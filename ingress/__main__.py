@@ -57,6 +57,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         raise SystemExit(f"ingress: {error}") from error
     configure_logging("ingress", settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' broken requests are no news
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # kafka-away says it once, aiokafka ten times a second
     try:
         listener = _listen(settings.ingress_host, settings.ingress_port)
     except OSError as error:

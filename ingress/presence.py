@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -13,6 +15,7 @@ from ops.telemetry import logger
 
 AWAY: Final = Counter("kifiya_ingress_away", "Calls that a dependency did not answer, or was not asked.", ["name"])
 PRESENT: Final = Gauge("kifiya_ingress_present", "1 while a dependency answers.", ["name"])
+_SAY_EVERY_S: Final = 20.0
 
 
 class Away(Exception):
@@ -43,7 +46,7 @@ class Presence:
         if not self.away:
             self.away = True
             PRESENT.labels(self.name).set(0)
-            self._looking = asyncio.create_task(self._find(0.0))
+            self._looking = asyncio.create_task(self._find(0.0, said_at=-math.inf))
 
     def lost(self, error: BaseException) -> None:
         """It failed: spare everyone the wait from now on."""
@@ -51,8 +54,8 @@ class Presence:
         if not self.away:
             self.away = True
             PRESENT.labels(self.name).set(0)
-            logger().warning("a dependency is away", action=f"{self.name}-away", error=type(error).__name__)
-            self._looking = asyncio.create_task(self._find(self._rest_s))
+            logger().warning("a dependency is away", action=f"{self.name}-away", error=_kind(error))
+            self._looking = asyncio.create_task(self._find(self._rest_s, said_at=time.monotonic()))
 
     async def close(self) -> None:
         """Stop looking."""
@@ -61,15 +64,24 @@ class Presence:
             with suppress(asyncio.CancelledError):
                 await self._looking
 
-    async def _find(self, rest_s: float) -> None:
+    async def _find(self, rest_s: float, *, said_at: float) -> None:
         while self.away:
             await asyncio.sleep(rest_s)
             rest_s = self._rest_s
             try:
                 async with asyncio.timeout(self._patience_s):
                     await self._look()
-            except Exception:  # noqa: BLE001, S112 - whatever it is, the dependency is not there
+            except Exception as error:  # noqa: BLE001 - whatever it is, the dependency is not there
+                if time.monotonic() - said_at >= _SAY_EVERY_S:
+                    said_at = time.monotonic()
+                    logger().warning("a dependency is away", action=f"{self.name}-away", error=_kind(error))
                 continue
             self.away = False
             PRESENT.labels(self.name).set(1)
             logger().info("a dependency is there", action=f"{self.name}-there")
+
+
+def _kind(error: BaseException) -> str:
+    """The error's class and its cause's; messages may hold addresses with passwords."""
+    cause = error.__cause__
+    return type(error).__name__ if cause is None else f"{type(error).__name__} ({type(cause).__name__})"
