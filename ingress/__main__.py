@@ -48,7 +48,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
     for number in signals:
         signal.signal(number, _stop)
     try:
-        settings = IngressSettings()  # type: ignore[call-arg]  # the environment gives them
+        settings = IngressSettings()
         app = create_app(settings)
     except ValidationError as error:
         first = error.errors()[0]

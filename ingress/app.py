@@ -43,7 +43,8 @@ def create_app(settings: IngressSettings) -> FastAPI:
         keys, stored, kafka.publish, default_lane=next(iter(lanes)), publish_timeout_s=settings.publish_timeout_s
     )
     readiness = health.Readiness(needed={"kafka": kafka.ping}, wanted={"redis": keys.ping, "postgres": stored.ping})
-    app = assemble(acceptance, readiness, frozenset(lanes), Gate(settings.in_flight_max), access_log=settings.access_log)
+    gate = Gate(settings.in_flight_max)
+    app = assemble(acceptance, readiness, frozenset(lanes), gate, access_log=settings.access_log)
     app.router.lifespan_context = lifespan
     return app
 

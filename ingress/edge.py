@@ -70,6 +70,21 @@ class Gate:
             self._inside -= 1
 
 
+class _Answer:
+    """Sends one request's answer on, with our headers; ``status`` is 0 until it has begun."""
+
+    def __init__(self, send: Send, request_id: bytes, policy: tuple[bytes, bytes]) -> None:
+        self._send = send
+        self._headers = [*_SAFE, policy, (b"x-request-id", request_id)]
+        self.status = 0
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *self._headers]}
+        await self._send(message)
+
+
 class Edge:
     """ASGI middleware, outermost of ours."""
 
@@ -85,35 +100,33 @@ class Edge:
         began = time.perf_counter()
         request_id = _request_id(scope)
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
-        policy = _DOCS if scope["path"] == "/docs" else _NOTHING
-        status = 0
-
-        async def answer(message: Any) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message["headers"], *_SAFE, policy, (b"x-request-id", request_id)]}
-            await send(message)
-
-        if scope["method"] == "HEAD":  # answered like a GET; the server, whose scope stays as it is, leaves the body out
+        if scope["method"] == "HEAD":  # answered like a GET; the server's own scope says HEAD still: it sends no body
             scope = {**scope, "method": "GET"}
+        answer = _Answer(send, request_id, _DOCS if scope["path"] == "/docs" else _NOTHING)
+        try:
+            await self._serve(scope, receive, answer)
+        finally:
+            ANSWERS.labels(_route(scope), str(answer.status)).inc()
+            if self._access_log:
+                took_ms = round((time.perf_counter() - began) * 1000, 1)
+                logger().info(
+                    "request", action="request", path=_route(scope), status=answer.status, duration_ms=took_ms
+                )
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Serve; what goes wrong is answered too, where no answer has begun."""
         try:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
-            status = _GONE
+            answer.status = _GONE
         except asyncio.CancelledError:
-            if not status:
+            if not answer.status:
                 await problem.response(_STOPPING)(scope, receive, answer)
         except Exception as error:  # a defect of ours: strangers learn nothing, the log its kind only
             logger().error("a request failed", action="internal-error", path=_route(scope), error=_where(error))
-            if status:
+            if answer.status:
                 raise
             await problem.response(problem.DEFECT)(scope, receive, answer)
-        finally:
-            ANSWERS.labels(_route(scope), str(status)).inc()
-            if self._access_log:
-                took_ms = round((time.perf_counter() - began) * 1000, 1)
-                logger().info("request", action="request", path=_route(scope), status=status, duration_ms=took_ms)
 
 
 def _request_id(scope: Scope) -> bytes:

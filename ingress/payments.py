@@ -72,25 +72,27 @@ def answer(taken: Taken, payment_id: str) -> Response:
             raise Problem(409, "request-in-progress", detail, retry_after_s=wait_s)
 
 
+async def create(request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> Response:
+    """Take one create. Raises Problem."""
+    idempotency_key = key(request)
+    raw = await json_body(request)
+    with gate.enter(), TAKING.time():
+        command = parse(raw, idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
+        try:
+            taken = await acceptance.accept(command)
+        except RecordRefused as error:
+            logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
+            raise DEFECT from error
+        except PublishError as error:
+            raise _KAFKA_AWAY from error
+        if taken.answer is Answer.ACCEPTED:
+            ACCEPTED.inc()
+        return answer(taken, command.payment_id or "")
+
+
 def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
-
-    async def create(request: Request) -> Response:
-        idempotency_key = key(request)
-        raw = await json_body(request)
-        with gate.enter(), TAKING.time():
-            command = parse(raw, idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
-            try:
-                taken = await acceptance.accept(command)
-            except RecordRefused as error:
-                logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
-                raise DEFECT from error
-            except PublishError as error:
-                raise _KAFKA_AWAY from error
-            if taken.answer is Answer.ACCEPTED:
-                ACCEPTED.inc()
-            return answer(taken, command.payment_id or "")
 
     @router.post(
         "/v1/payments", status_code=201, response_model=Payment, openapi_extra=CREATE,
@@ -117,14 +119,14 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRout
         """Accept a payment; 201 means every in-sync replica has it."""
         code = "none"  # the client left, or a defect: the edge counts those
         try:
-            found = await create(request)
+            found = await create(request, acceptance, lanes, gate)
             code = str(found.status_code)
-            return found
         except Problem as problem:
             code = str(problem.status)
             raise
         finally:
             CREATES.labels(code).inc()
+        return found
 
     @router.get(
         "/v1/payments/{payment_id}", response_model=Payment,

@@ -15,7 +15,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 class Problem(Exception):
     """An answer that is an error. ``field`` is a path in the body or a header's name; ``close`` ends the connection."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a problem may say
         self,
         status: int,
         code: str,

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import avro.schema
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from ingress.models import problems
 from ingress.requests import body
 from schemas.registry import Entry, entries
 
-_TYPE = "application/vnd.schemaregistry.v1+json"
+_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+_LARGEST: Final = 16 * 1024
+"""Of a schema that is looked up; the parser takes a millisecond for a kilobyte, and ours have six."""
+
+
+def _error(description: str, code: int, message: str) -> dict[str, Any]:
+    return {"description": description, "content": {_TYPE: {"example": {"error_code": code, "message": message}}}}
+
+
+_ABSENT: Final[dict[int | str, dict[str, Any]]] = {404: _error("Not registered.", 40401, "Subject not found.")}
+_UNREADABLE: Final[dict[int | str, dict[str, Any]]] = {
+    408: problems("The body came too slowly."),
+    413: problems("The body is over 16 KiB."),
+    422: _error("Not a schema.", 42201, "Invalid schema."),
+}
+_LOOK_UP: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {_TYPE: {"example": {"schema": '"string"'}}}},
+}
 
 
 def _answer(body: Any, status: int = 200) -> Response:
@@ -21,6 +40,12 @@ def _answer(body: Any, status: int = 200) -> Response:
 
 def _missing(code: int, message: str) -> Response:
     return _answer({"error_code": code, "message": message}, 404)
+
+
+@cache
+def _fingerprint(text: str) -> Any:
+    """What a schema means, whatever its spaces and documentation; only of the bundled ones, so few are kept."""
+    return avro.schema.parse(text).fingerprint()
 
 
 def _versions(subject: str) -> list[Entry]:
@@ -34,19 +59,30 @@ def _entry(entry: Entry) -> dict[str, Any]:
 def routes() -> APIRouter:
     """The registry's routes."""
     router = APIRouter(prefix="/registry", tags=["schemas"])
+    _subjects(router)
+    _ids(router)
 
+    @router.get("/config")
+    async def config() -> Response:
+        """Schemas change backward compatibly; the tests hold that."""
+        return _answer({"compatibilityLevel": "BACKWARD"})
+
+    return router
+
+
+def _subjects(router: APIRouter) -> None:
     @router.get("/subjects")
     async def subjects() -> Response:
         """All subjects."""
         return _answer(sorted({entry.subject for entry in entries()}))
 
-    @router.get("/subjects/{subject}/versions")
+    @router.get("/subjects/{subject}/versions", responses=_ABSENT)
     async def versions(subject: str) -> Response:
         """The versions of a subject."""
         found = _versions(subject)
         return _answer([entry.version for entry in found]) if found else _missing(40401, "Subject not found.")
 
-    @router.get("/subjects/{subject}/versions/{version}")
+    @router.get("/subjects/{subject}/versions/{version}", responses=_ABSENT)
     async def version_of(subject: str, version: str) -> Response:
         """One version of a subject, or ``latest``."""
         found = _versions(subject)
@@ -56,13 +92,31 @@ def routes() -> APIRouter:
         wanted = found[-1:] if last else [entry for entry in found if str(entry.version) == version]
         return _answer(_entry(wanted[0])) if wanted else _missing(40402, "Version not found.")
 
-    @router.get("/schemas/ids/{schema_id}")
+    @router.post("/subjects/{subject}", openapi_extra=_LOOK_UP, responses={**_ABSENT, **_UNREADABLE})
+    async def look_up(subject: str, request: Request) -> Response:
+        """The id of a schema that is registered; nothing is ever registered here."""
+        raw = await body(request, most=_LARGEST)
+        try:
+            asked = avro.schema.parse(json.loads(raw)["schema"]).fingerprint()
+        except Exception:  # noqa: BLE001 - whatever the parser makes of hostile text, it is not a schema
+            return _answer({"error_code": 42201, "message": "Invalid schema."}, 422)
+        found = _versions(subject)
+        if not found:
+            return _missing(40401, "Subject not found.")
+        for entry in reversed(found):
+            if _fingerprint(entry.text) == asked:
+                return _answer(_entry(entry))
+        return _missing(40403, "Schema not found.")
+
+
+def _ids(router: APIRouter) -> None:
+    @router.get("/schemas/ids/{schema_id}", responses=_ABSENT)
     async def by_id(schema_id: str) -> Response:
         """The schema with this id, as it stands in the records' fifth byte."""
         found = [entry for entry in entries() if str(entry.id) == schema_id]
         return _answer({"schema": found[0].text}) if found else _missing(40403, "Schema not found.")
 
-    @router.get("/schemas/ids/{schema_id}/versions")
+    @router.get("/schemas/ids/{schema_id}/versions", responses=_ABSENT)
     async def where_used(schema_id: str) -> Response:
         """Subjects and versions of this id."""
         found = [entry for entry in entries() if str(entry.id) == schema_id]
@@ -74,26 +128,3 @@ def routes() -> APIRouter:
     async def types() -> Response:
         """Avro only."""
         return _answer(["AVRO"])
-
-    @router.get("/config")
-    async def config() -> Response:
-        """Schemas change backward compatibly; the tests hold that."""
-        return _answer({"compatibilityLevel": "BACKWARD"})
-
-    @router.post("/subjects/{subject}")
-    async def look_up(subject: str, request: Request) -> Response:
-        """The id of a schema that is registered; nothing is ever registered here."""
-        raw = await body(request)
-        try:
-            asked = avro.schema.parse(json.loads(raw)["schema"])
-        except Exception:  # noqa: BLE001 - whatever the parser makes of hostile text, it is not a schema
-            return _answer({"error_code": 42201, "message": "Invalid schema."}, 422)
-        found = _versions(subject)
-        if not found:
-            return _missing(40401, "Subject not found.")
-        for entry in reversed(found):
-            if avro.schema.parse(entry.text).fingerprint() == asked.fingerprint():
-                return _answer(_entry(entry))
-        return _missing(40403, "Schema not found.")
-
-    return router

@@ -42,9 +42,9 @@ async def json_body(request: Request, *, within_s: float = BODY_S) -> bytes:
     return await body(request, within_s=within_s)
 
 
-async def body(request: Request, *, within_s: float = BODY_S) -> bytes:
-    """The body, read no further than a command may reach. Raises Problem 408, 413, ClientDisconnect."""
-    too_large = Problem(413, "too-large", f"the body may have at most {MAX_BYTES} bytes", close=True)
+async def body(request: Request, *, most: int = MAX_BYTES, within_s: float = BODY_S) -> bytes:
+    """The body, of at most that many bytes. Raises Problem 408, 413, ClientDisconnect."""
+    too_large = Problem(413, "too-large", f"the body may have at most {most} bytes", close=True)
     length = request.headers.get("content-length", "0")
     if len(length) > len(str(_DRAIN_BYTES)) or (length.isdecimal() and int(length) > _DRAIN_BYTES):
         raise too_large
@@ -55,10 +55,10 @@ async def body(request: Request, *, within_s: float = BODY_S) -> bytes:
                 size += len(chunk)
                 if size > _DRAIN_BYTES:
                     raise too_large
-                if size <= MAX_BYTES:
+                if size <= most:
                     read += chunk
     except TimeoutError as error:
         raise Problem(408, "body-too-slow", f"the body did not come within {within_s:g} s", close=True) from error
-    if size > MAX_BYTES:
+    if size > most:
         raise too_large
     return bytes(read)

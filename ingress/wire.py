@@ -77,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise TooMuch
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in no problem's shape
         """The answer to what is not HTTP, as a problem like all others."""
         if self._too_much:
             found = Problem(431, "headers-too-large", f"at most {HEAD_FIELDS} headers and {HEAD_BYTES} bytes of them")

@@ -57,7 +57,8 @@ class Ingress:
 
     def body(self, **changes: Any) -> dict[str, Any]:
         """The fields of a payment of this test's own merchant."""
-        return {"merchant_id": self.merchant, "amount": "12.50", "currency": "USD", "payment_method": "pm_approve", **changes}
+        fields = {"merchant_id": self.merchant, "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
+        return {**fields, **changes}
 
     async def post(self, key: str | None = None, **changes: Any) -> httpx2.Response:
         """Create a payment."""
@@ -119,7 +120,7 @@ async def ingress(settings: dict[str, str]) -> AsyncIterator[Ingress]:
     reading = asyncio.create_task(read(process.stderr))
     try:
         async with asyncio.timeout(DEADLINE_S):
-            await asyncio.wait({listening, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([listening, reading], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         assert listening.done(), "".join(lines)
         limits = httpx2.Limits(max_connections=500)
         async with httpx2.AsyncClient(
@@ -159,7 +160,9 @@ async def published(stack: Stack, merchant: str) -> list[PaymentCommand]:
     kafka = KafkaSettings(stack.kafka_bootstrap, stack.kafka_dialect)
     ends = await end_offsets(kafka, [TopicPartition(topics.COMMANDS, number) for number in range(12)])
     wanted = {partition: end for partition, end in ends.items() if end > 0}
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     await consumer.start()
     found: list[PaymentCommand] = []
     try:
@@ -183,11 +186,12 @@ async def store(stack: Stack, command: PaymentCommand, fingerprint: str, *, stat
     connection = await asyncpg.connect(stack.database_url)
     try:
         await connection.execute(
-            """INSERT INTO payments (payment_id, merchant_id, idempotency_key, fingerprint, state, version, amount_minor,
+            """INSERT INTO payments (payment_id, merchant_id, idempotency_key, fingerprint, state, version,
+            amount_minor,
                currency, payment_method, metadata, lane, attempt, provider_charge_id, accepted_at, updated_at)
                VALUES ($1, $2, $3, $4, $5, 5, $6, $7, $8, '{"order": "1"}', $9, 1, 'ch_1', now(), now())""",
-            command.payment_id, command.merchant_id, command.idempotency_key, fingerprint, state, command.amount_minor,
-            command.currency, command.payment_method, LANE,
+            command.payment_id, command.merchant_id, command.idempotency_key, fingerprint, state,
+            command.amount_minor, command.currency, command.payment_method, LANE,
         )  # fmt: skip
     finally:
         await connection.close()

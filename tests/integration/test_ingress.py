@@ -106,7 +106,7 @@ async def test_any_schema_registry_client_can_read_what_was_published(ready: Sta
         def decode() -> dict[str, object]:
             with SchemaRegistryClient({"url": f"http://127.0.0.1:{role.port}/registry"}) as registry:
                 context = SerializationContext(topics.COMMANDS, MessageField.VALUE)
-                found: dict[str, object] = AvroDeserializer(registry)(raw, context)  # type: ignore[assignment]
+                found: dict[str, object] = AvroDeserializer(registry)(raw, context)
                 return found
 
         found = await asyncio.to_thread(decode)

@@ -123,7 +123,8 @@ def row(*, amount: str = "12.50", state: str = "COMPLETED", **changes: Any) -> d
     command = commands.create({**BODY, "amount": amount}, idempotency_key=KEY, lanes=LANES, accepted_at_ms=0)
     at = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
     return {
-        "payment_id": ID, "merchant_id": "shop", "state": state, "amount_minor": command.amount_minor, "currency": "USD",
+        "payment_id": ID, "merchant_id": "shop", "state": state, "amount_minor": command.amount_minor,
+        "currency": "USD",
         "payment_method": "pm_approve", "customer_id": None, "description": None, "metadata": "{}", "lane": "simulator",
         "expires_at": None, "attempt": 1, "reason": None, "provider_charge_id": "ch_1", "accepted_at": at,
         "updated_at": at, "version": 3, "fingerprint": commands.fingerprint(command), **changes,

@@ -17,7 +17,9 @@ from tests.unit.ingress.fakes import BODY, World
 COMMON = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CANARY = "4111111111111111"
 
-text = st.text(max_size=40) | st.sampled_from(["", "\x00", "🎉", "\u202e", CANARY, "NaN", "1e400", "-0", "0.00", "12.50"])
+text = st.text(max_size=40) | st.sampled_from(
+    ["", "\x00", "🎉", "\u202e", CANARY, "NaN", "1e400", "-0", "0.00", "12.50"]
+)
 anything: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
@@ -111,7 +113,9 @@ def test_any_expiry(gateway: Gateway, moment: str, key: str) -> None:
 @COMMON
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]),
-    parts=st.lists(st.text(min_size=1, max_size=20) | st.sampled_from(["v1", "payments", "registry", "docs"]), max_size=5),
+    parts=st.lists(
+        st.text(min_size=1, max_size=20) | st.sampled_from(["v1", "payments", "registry", "docs"]), max_size=5
+    ),
     name=st.sampled_from(["x-request-id", "content-type", "accept", "content-encoding", "if-none-match", "range"]),
     value=headers,
 )

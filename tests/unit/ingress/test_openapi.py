@@ -51,8 +51,8 @@ def test_the_create_is_described(document: dict[str, Any]) -> None:
 
 
 def test_the_examples_are_true() -> None:
-    [new] = NewPayment.model_config["json_schema_extra"]["examples"]  # type: ignore[index,call-overload]
-    [made] = Payment.model_config["json_schema_extra"]["examples"]  # type: ignore[index,call-overload]
+    [new] = NewPayment.model_json_schema()["examples"]
+    [made] = Payment.model_json_schema()["examples"]
     command = commands.create(new, idempotency_key=KEY, lanes=LANES, accepted_at_ms=0)
     assert set(new) <= commands.CREATE_FIELDS == set(NewPayment.model_fields)
     assert command.merchant_id == made["merchant_id"]

@@ -142,8 +142,10 @@ async def test_beyond_the_limit_requests_are_refused_at_once_and_slow_bodies_do_
         await asyncio.wait(slow)
 
 
-@pytest.mark.parametrize("amount", ["0", "0.00", "-1", "+1", "1.", ".5", "1e3", "1e400", "NaN", "Infinity", "1,00", "", " 1",
-                                    "1 ", "0x10", "12.505", "1" * 30, "10000000000000.01", "١٢", "1_000", "\u0000", "1\n"])  # fmt: skip
+@pytest.mark.parametrize("amount", ["0", "0.00", "-1", "+1", "1.", ".5", "1e3", "1e400", "NaN", "Infinity", "1,00",
+"", " 1",
+                                    "1 ", "0x10", "12.505", "1" * 30, "10000000000000.01", "١٢", "1_000", "\u0000",
+                                    "1\n"])  # fmt: skip
 async def test_bad_money_is_named(amount: str) -> None:
     answer, world = await send(body(amount=amount))
     problem(answer, 422, "invalid-field", "amount")
@@ -160,7 +162,8 @@ async def test_money_that_is_not_a_string_is_named(amount: object) -> None:
 @pytest.mark.parametrize(
     ("currency", "amount", "status"),
     [
-        ("JPY", "100", 201), ("JPY", "100.5", 422), ("JPY", "100.0", 422), ("KWD", "1.234", 201), ("KWD", "1.2345", 422),
+        ("JPY", "100", 201), ("JPY", "100.5", 422), ("JPY", "100.0", 422), ("KWD", "1.234", 201),
+        ("KWD", "1.2345", 422),
         ("ETB", "0.01", 201), ("CLF", "1.2345", 201), ("USD", "10000000000000.00", 201),
     ],
 )  # fmt: skip
@@ -174,18 +177,24 @@ async def test_each_currency_has_its_own_decimals(currency: str, amount: str, st
     [
         ({"currency": "XXX"}, "currency"), ({"currency": "usd"}, "currency"), ({"currency": "USDT"}, "currency"),
         ({"currency": 840}, "currency"), ({"currency": ""}, "currency"),
-        ({"merchant_id": "a b"}, "merchant_id"), ({"merchant_id": "x" * 65}, "merchant_id"), ({"merchant_id": 1}, "merchant_id"),
+        ({"merchant_id": "a b"}, "merchant_id"), ({"merchant_id": "x" * 65}, "merchant_id"),
+        ({"merchant_id": 1}, "merchant_id"),
         ({"payment_method": "4111111111111111"}, "payment_method"), ({"payment_method": "a b"}, "payment_method"),
-        ({"customer_id": ""}, "customer_id"), ({"customer_id": "x" * 129}, "customer_id"), ({"customer_id": 5}, "customer_id"),
+        ({"customer_id": ""}, "customer_id"), ({"customer_id": "x" * 129}, "customer_id"),
+        ({"customer_id": 5}, "customer_id"),
         ({"description": "x" * 501}, "description"), ({"description": "a\u0000b"}, "description"),
         ({"description": "\u202eevil"}, "description"), ({"description": "\ud800"}, "description"),
         ({"description": "card 4111 1111 1111 1111"}, "description"), ({"description": ["x"]}, "description"),
-        ({"metadata": []}, "metadata"), ({"metadata": {"a": 1}}, "metadata.a"), ({"metadata": {"a": None}}, "metadata.a"),
+        ({"metadata": []}, "metadata"), ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": {"a": None}}, "metadata.a"),
         ({"metadata": {"a": {"b": "c"}}}, "metadata.a"), ({"metadata": {"a b": "c"}}, "metadata"),
-        ({"metadata": {f"k{n}": "v" for n in range(21)}}, "metadata"), ({"metadata": {"a": "4111-1111-1111-1111"}}, "metadata.a"),
+        ({"metadata": {f"k{n}": "v" for n in range(21)}}, "metadata"),
+        ({"metadata": {"a": "4111-1111-1111-1111"}}, "metadata.a"),
         ({"lane": "nosuch"}, "lane"), ({"lane": "UPPER"}, "lane"), ({"lane": 1}, "lane"),
-        ({"expires_at": "tomorrow"}, "expires_at"), ({"expires_at": "2030-01-01"}, "expires_at"), ({"expires_at": 5}, "expires_at"),
-        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"), ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
+        ({"expires_at": "tomorrow"}, "expires_at"), ({"expires_at": "2030-01-01"}, "expires_at"),
+        ({"expires_at": 5}, "expires_at"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
         ({"expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),
     ],
 )  # fmt: skip
@@ -220,8 +229,10 @@ async def test_an_unknown_field_is_refused(name: str, told: str) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", b" ", b"null", b"true", b"1", b'"x"', b"[]", b"[{}]", b"{", b"{}}", b"{]", b'{"a":}', b"{'a':1}", b'{"a":NaN}',
-        b'{"a":1e999,"a":2}', b'{"amount":"1","amount":"2"}', b'{"a":' * 17 + b"1" + b"}" * 17, b"[" * 60_000, b"\xff\xfe{}",
+        b"", b" ", b"null", b"true", b"1", b'"x"', b"[]", b"[{}]", b"{", b"{}}", b"{]", b'{"a":}',
+        b"{'a':1}", b'{"a":NaN}',
+        b'{"a":1e999,"a":2}', b'{"amount":"1","amount":"2"}', b'{"a":' * 17 + b"1" + b"}" * 17, b"[" * 60_000,
+        b"\xff\xfe{}",
         b'{"a":"\xc3\x28"}', b"\xef\xbb\xbf{}", b'{"a":' + b"9" * 5000 + b"}", b"\x00", b'{"a":"\x00"}', body()[:-1],
     ],
 )  # fmt: skip
@@ -264,7 +275,8 @@ async def test_a_body_may_have_64_kib(size: int, status: int, chunked: bool) -> 
         ([("Idempotency-Key", "a"), ("Idempotency-Key", "a")], 400, "invalid-idempotency-key", "Idempotency-Key"),
         ([("Idempotency-Key", "a"), ("Content-Type", "text/plain")], 415, "unsupported-media-type", "Content-Type"),
         ([("Idempotency-Key", "a"), ("Content-Type", "")], 415, "unsupported-media-type", "Content-Type"),
-        ([("Idempotency-Key", "a"), ("Content-Type", "application/jsonx")], 415, "unsupported-media-type", "Content-Type"),
+        ([("Idempotency-Key", "a"),
+        ("Content-Type", "application/jsonx")], 415, "unsupported-media-type", "Content-Type"),
         (
             [("Idempotency-Key", "a"), ("Content-Type", "application/json"), ("Content-Type", "text/plain")],
             415, "unsupported-media-type", "Content-Type",
@@ -307,7 +319,8 @@ async def test_uuids_are_no_card_numbers() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x", "1", ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}", f" {ID}", f"{ID}%00", "%00", "%F0%9F%8E%89",
+    ["x", "1", ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}", f" {ID}", f"{ID}%00", "%00",
+    "%F0%9F%8E%89",
      "x" * 2000, "4111111111111111", "%2e%2e", "null"],
 )  # fmt: skip
 async def test_what_is_no_payment_id_is_not_found(name: str) -> None:

@@ -25,7 +25,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read() -> IngressSettings:
-    return IngressSettings()  # type: ignore[call-arg]
+    return IngressSettings()
 
 
 def test_the_defaults_keep_a_create_below_two_seconds() -> None:

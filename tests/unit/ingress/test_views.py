@@ -26,7 +26,8 @@ def test_both_views_have_the_documented_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("currency", "minor", "amount"), [("USD", 1, "0.01"), ("JPY", 100, "100"), ("KWD", 1234, "1.234"), ("USD", 10**15, "1" + "0" * 13 + ".00")]
+    ("currency", "minor", "amount"), [("USD", 1, "0.01"), ("JPY", 100, "100"), ("KWD", 1234, "1.234"),
+    ("USD", 10**15, "1" + "0" * 13 + ".00")]
 )  # fmt: skip
 def test_amounts_are_decimal_strings(currency: str, minor: int, amount: str) -> None:
     assert views.stored(row(amount_minor=minor, currency=currency))["amount"] == amount

@@ -16,9 +16,8 @@ from tests.unit.ingress.fakes import BODY, ID, KEY, World
 
 RAW = json.dumps(BODY).encode()
 HOST = b"host: gateway\r\n"
-CREATE = (
-    b"POST /v1/payments HTTP/1.1\r\n" + HOST + b"content-type: application/json\r\nidempotency-key: " + KEY.encode() + b"\r\n"
-)
+KIND = b"content-type: application/json\r\n"
+CREATE = b"POST /v1/payments HTTP/1.1\r\n" + HOST + KIND + b"idempotency-key: " + KEY.encode() + b"\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\n" + HOST
 
 
@@ -104,14 +103,18 @@ def code(body: bytes) -> str:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 50 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+        b"\x00" * 50 + b"\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
         b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", b"FETCH / HTTP/1.1\r\n" + HOST + b"\r\n",
-        CREATE + b"content-length: x\r\n\r\n", CREATE + b"content-length: -1\r\n\r\n", CREATE + b"content-length: 1e3\r\n\r\n",
-        CREATE + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", CREATE + b"content-length: 99999999999999999999\r\n\r\n",
+        CREATE + b"content-length: x\r\n\r\n", CREATE + b"content-length: -1\r\n\r\n",
+        CREATE + b"content-length: 1e3\r\n\r\n",
+        CREATE + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        CREATE + b"content-length: 99999999999999999999\r\n\r\n",
         CREATE + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         CREATE + b"transfer-encoding: gzip, chunked, x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nx: a\x00b\r\n\r\n", b"GET / HTTP/1.1\r\nx : a\r\n\r\n", b"GET / HTTP/1.1\r\nx: a\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: a\x00b\r\n\r\n", b"GET / HTTP/1.1\r\nx : a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: a\r\n folded\r\n\r\n",
     ],
 )  # fmt: skip
 async def test_what_is_not_http_is_a_400_and_the_end_of_the_connection(raw: bytes) -> None:
@@ -202,7 +205,9 @@ async def test_a_head_that_dribbles_is_not_waited_for(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("end", [b"content-length: 500\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"])
 async def test_a_body_that_never_ends_is_a_408(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
-    monkeypatch.setitem(requests.json_body.__kwdefaults__, "within_s", 0.2)
+    defaults = requests.json_body.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "within_s", 0.2)
     async with client() as found:
         found.writer.write(CREATE + end)
         status, headers, body = await found.answer()
