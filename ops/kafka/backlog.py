@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from ops.kafka.clients import KafkaSettings, end_offsets
+from ops.kafka.reading import partition_counts
 from schemas import topics
 
 
@@ -31,16 +32,12 @@ async def committed(
     """
 
     async def of(group: str, names: list[str]) -> dict[TopicPartition, int]:
+        found = {TopicPartition(name, number): 0 for name in names for number in range(counts.get(name, 0))}
+        if not found:
+            return {}
         consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
         await consumer.start()
         try:
-            await consumer.topics()
-            found: dict[TopicPartition, int] = {}
-            for name in names:
-                numbers = consumer.partitions_for_topic(name) or set()
-                found.update({TopicPartition(name, number): 0 for number in numbers})
-            if not found:
-                return {}
             consumer.assign(list(found))
             offsets = await asyncio.gather(*(consumer.committed(part) for part in found))
             return {part: offset or 0 for part, offset in zip(found, offsets, strict=True)}
@@ -50,6 +47,7 @@ async def committed(
             await consumer.stop()
 
     async with asyncio.timeout(timeout_s):
+        counts = await partition_counts(kafka)
         answers = await asyncio.gather(*(of(group, names) for group, names in wanted.items()))
     return dict(zip(wanted, answers, strict=True))
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from ops.kafka.clients import KafkaSettings, end_offsets
 
@@ -37,18 +38,24 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    await consumer.topics()
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise UnknownTopic(topic)
-    return [TopicPartition(topic, number) for number in sorted(numbers)]
-
-
 async def partition_counts(kafka: KafkaSettings) -> dict[str, int]:
-    """All topics that are there, with their numbers of partitions. Raises KafkaError."""
-    async with _consumer(kafka) as consumer:
-        return {name: len(consumer.partitions_for_topic(name) or ()) for name in await consumer.topics()}
+    """All topics that are there, with their numbers of partitions. Raises KafkaError.
+
+    A consumer would not do: it knows the partitions only of topics it is assigned.
+    """
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        await client.start()
+        return {item["topic"]: len(item["partitions"]) for item in await client.describe_topics()}
+    finally:
+        await client.close()
+
+
+async def _partitions(kafka: KafkaSettings, topic: str) -> list[TopicPartition]:
+    count = (await partition_counts(kafka)).get(topic)
+    if not count:
+        raise UnknownTopic(topic)
+    return [TopicPartition(topic, number) for number in range(count)]
 
 
 async def present(kafka: KafkaSettings, topic: str, *, last: int | None = None) -> AsyncGenerator[ConsumerRecord, None]:
@@ -56,8 +63,8 @@ async def present(kafka: KafkaSettings, topic: str, *, last: int | None = None) 
 
     Raises UnknownTopic, KafkaError, TimeoutError. Close it (``contextlib.aclosing``) where it is left early.
     """
+    parts = await _partitions(kafka, topic)
     async with _consumer(kafka) as consumer:
-        parts = await _partitions(consumer, topic)
         begins = await consumer.beginning_offsets(parts)
         ends = await end_offsets(kafka, parts)
         left = {part for part in parts if ends[part] > begins[part]}
@@ -83,8 +90,8 @@ async def arriving(
 
     Raises UnknownTopic, KafkaError, TimeoutError.
     """
+    parts = await _partitions(kafka, topic)
     async with _consumer(kafka) as consumer:
-        parts = await _partitions(consumer, topic)
         starts = await (consumer.beginning_offsets(parts) if from_beginning else end_offsets(kafka, parts))
         consumer.assign(parts)
         for part in parts:

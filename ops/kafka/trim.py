@@ -8,7 +8,8 @@ sent.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ from aiokafka.errors import KafkaError
 
 from ops.kafka import backlog
 from ops.kafka.clients import KafkaSettings, end_offsets
+from ops.kafka.reading import partition_counts
 from schemas import topics
 
 KEEP_COMMANDS_S: Final = 7 * 86_400
@@ -38,17 +40,31 @@ class Extent:
         return sum(max(0, end - self.begins.get(number, 0)) for number, end in self.ends.items())
 
 
-async def extents(kafka: KafkaSettings, prefixes: tuple[str, ...]) -> dict[str, Extent]:
-    """What each topic whose name begins so holds. Raises KafkaError, TimeoutError."""
+@asynccontextmanager
+async def _looking_at(kafka: KafkaSettings, parts: list[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that fetches nothing, but knows these partitions: asked for others, it learns one topic a round."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
     try:
         await consumer.start()
-        names = sorted(name for name in await consumer.topics() if name.startswith(prefixes))
-        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
-        begins = await consumer.beginning_offsets(parts) if parts else {}
+        consumer.assign(parts)
+        consumer.pause(*parts)
+        yield consumer
     finally:
         await consumer.stop()
-    ends = await end_offsets(kafka, parts, timeout_s=60.0)
+
+
+async def extents(kafka: KafkaSettings, prefixes: tuple[str, ...]) -> dict[str, Extent]:
+    """What each topic whose name begins so holds. Raises KafkaError, TimeoutError."""
+    counts = await partition_counts(kafka)
+    names = sorted(name for name in counts if name.startswith(prefixes))
+    parts = [TopicPartition(name, number) for name in names for number in range(counts[name])]
+    if not parts:
+        return {}
+    async with _looking_at(kafka, parts) as consumer:
+        begins = await consumer.beginning_offsets(parts)
+        ends = await consumer.end_offsets(parts)
+    if kafka.dialect == "tansu":
+        ends = await end_offsets(kafka, parts, timeout_s=60.0)
     return {
         name: Extent(
             {part.partition: begins[part] for part in parts if part.topic == name},
@@ -97,17 +113,14 @@ async def look(
     committed = {
         part: offset for parts in (await backlog.committed(kafka, groups)).values() for part, offset in parts.items()
     }
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
-    try:
-        await consumer.start()
-        await consumer.topics()
-        begins = await consumer.beginning_offsets(list(committed)) if committed else {}
+    if not committed:
+        return Trim({}, {})
+    async with _looking_at(kafka, list(committed)) as consumer:
+        begins = await consumer.beginning_offsets(list(committed))
         asked = {
             part: int((time.time() - keep_commands_s) * 1000) for part in committed if part.topic == topics.COMMANDS
         }
         answers = await consumer.offsets_for_times(asked) if asked else {}
-    finally:
-        await consumer.stop()
     return Trim(plan(committed, begins, {part: at.offset for part, at in answers.items() if at is not None}), begins)
 
 
