@@ -41,8 +41,9 @@ _BRANDED = re.compile(
 """The large brands at their usual length, for digits in the middle of longer ones."""
 
 _OPAQUE = re.compile(
-    r"(?<![0-9A-Za-z])(?=[0-9-]{0,36}[a-fA-F])"  # a UUID or a hash, not of digits only
-    r"(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32,}+)(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z])(?=[0-9-]{0,36}[a-fA-F])"  # a UUID or a hash (MD5, SHA-1, 256, 512), not of digits only
+    r"(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    r"|[0-9a-fA-F]{32}(?:[0-9a-fA-F]{8}|[0-9a-fA-F]{32}|[0-9a-fA-F]{96})?)(?![0-9A-Za-z])"
     r"|(?<![0-9])1[5-9][0-9]{11}(?:[0-9]{3}){0,2}(?![0-9])"  # an epoch time, 2017 to 2033, in ms, us or ns
     r"|(?<![0-9])(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?![0-9])"  # a date, with its time
     r"(?: (?:[01][0-9]|2[0-3])(?::[0-5][0-9]){1,2}(?:\.[0-9]{1,9})?(?![0-9]))?"

@@ -29,7 +29,7 @@ _MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 CREATE_FIELDS: Final = frozenset(
@@ -202,12 +202,20 @@ def _moment(field: str, value: Any) -> None:
 
 
 def _check_cancel(command: PaymentCommand) -> PaymentCommand:
-    if command.payment_id is not None:
-        return _with_id(command, check_payment_id(command.payment_id))
-    if command.merchant_id is None or command.idempotency_key is None:
+    """What names the payment, checked; whatever else a direct producer has filled in is dropped."""
+    payment_id, merchant, key = command.payment_id, command.merchant_id, command.idempotency_key
+    if payment_id is None and (merchant is None or key is None):
         raise InvalidCommand("payment_id", "or merchant_id and idempotency_key is required", "missing-field")
-    return _with_id(
-        command, identity.payment_id(check_merchant(command.merchant_id), check_key(command.idempotency_key))
+    merchant = None if merchant is None else check_merchant(merchant)
+    key = None if key is None else check_key(key)
+    return PaymentCommand(
+        type=CommandType.CANCEL,
+        payment_id=identity.payment_id(merchant or "", key or "")
+        if payment_id is None
+        else check_payment_id(payment_id),
+        merchant_id=merchant,
+        idempotency_key=key,
+        accepted_at_ms=command.accepted_at_ms,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final, NoReturn
 
@@ -71,4 +72,7 @@ def _int(text: str) -> int:
 def _float(text: str) -> float:
     if len(text) > _LONGEST_NUMBER:
         raise InvalidJson("holds a number that is too long")
-    return float(text)
+    number = float(text)
+    if math.isinf(number):
+        raise InvalidJson("holds a number that is too large")
+    return number
