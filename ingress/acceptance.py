@@ -114,9 +114,12 @@ class Acceptance:
         self._default_lane = default_lane
         self._publish_timeout_s = publish_timeout_s
 
-    async def accept(self, command: PaymentCommand) -> Taken:
-        """Take a checked create, once. Raises PublishError when Kafka gave no ack in time."""
-        began = time.monotonic()
+    async def accept(self, command: PaymentCommand, began: float | None = None) -> Taken:
+        """Take a checked create, once. Raises PublishError when Kafka gave no ack in time.
+
+        ``began`` is when the request came (monotonic, seconds): what it has waited since is not waited again.
+        """
+        began = time.monotonic() if began is None else began
         payment_id = command.payment_id or ""
         fingerprint = commands.fingerprint(command)
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)

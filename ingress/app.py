@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from ingress import health, payments, problem, registry
 from ingress.acceptance import Acceptance
 from ingress.commands import Commands
-from ingress.edge import Edge, Gate
+from ingress.edge import Edge
+from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.models import ProblemDetails
 from ingress.queries import Payments
@@ -64,7 +65,7 @@ def assemble(
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     problem.install(app)
-    app.add_middleware(Edge, access_log=access_log)
+    app.add_middleware(Edge, gate=gate, access_log=access_log)
     _document(app)
     return app
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import Self
+from typing import Final, Self
 
 from ingress.presence import Away, Presence
 from ops.kafka.clients import Message, Publisher, PublishError, PublishTimedOut, RecordRefused
 from schemas import topics
 
+_TELLING_S: Final = 0.5
+"""A shorter wait than this tells nothing of Kafka: the request had stood in line before."""
+
 
 class Commands:
     """Publishes to ``payments.commands``; an async context manager that does not wait for Kafka to be there."""
 
-    def __init__(self, publisher: Publisher, *, patience_s: float = 3.0, stop_s: float = 1.0) -> None:
+    def __init__(
+        self, publisher: Publisher, *, patience_s: float = 3.0, rest_s: float = 0.25, stop_s: float = 1.0
+    ) -> None:
         self._publisher = publisher
         self._stop_s = stop_s
-        self._presence = Presence("kafka", self._look, patience_s=patience_s)
+        self._presence = Presence("kafka", self._look, rest_s=rest_s, patience_s=patience_s)
         self._acked_at = 0.0
 
     async def __aenter__(self) -> Self:
@@ -28,6 +33,11 @@ class Commands:
     async def __aexit__(self, *_: object) -> None:
         await self._presence.close()
         await self._stop()
+
+    @property
+    def away(self) -> bool:
+        """Whether Kafka is known to be away."""
+        return self._presence.away
 
     async def publish(self, message: Message, timeout_s: float) -> None:
         """Returns when every in-sync replica has it. Raises RecordRefused, PublishTimedOut: it may be stored or not."""
@@ -41,7 +51,8 @@ class Commands:
         except RecordRefused:
             raise
         except PublishError as error:
-            if self._acked_at < began:  # one slow partition is not Kafka: others were acked meanwhile
+            # One slow partition is not Kafka, where others were acked meanwhile; nor is a wait that was cut short.
+            if self._acked_at < began and (timeout_s >= _TELLING_S or time.monotonic() - began < timeout_s):
                 self._presence.lost(error)
             raise
         self._acked_at = time.monotonic()

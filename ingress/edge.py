@@ -7,22 +7,18 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 
 from ingress import problem
+from ingress.gate import Gate
 from ingress.problem import Problem
 from ops.telemetry import logger
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ANSWERS: Final = Counter("kifiya_ingress_answers", "Answers by route and status code.", ["route", "code"])
-SHED: Final = Counter("kifiya_ingress_shed", "Requests refused because too many were in hand.")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
 _SAFE: Final = [
@@ -47,29 +43,6 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Gate:
-    """At most ``limit`` requests work at a time.
-
-    Those whose body has yet to come are not counted: they cost little, and slow senders could fill any limit.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Raises Problem 503 at once where the gate is full."""
-        if self._inside >= self._limit:
-            SHED.inc()
-            raise Problem(503, "overloaded", "too many requests in hand; nothing was accepted", retry_after_s=1)
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-
-
 class _Answer:
     """Sends one request's answer on, with our headers; ``status`` is 0 until it has begun."""
 
@@ -88,8 +61,9 @@ class _Answer:
 class Edge:
     """ASGI middleware, outermost of ours."""
 
-    def __init__(self, app: Any, *, access_log: bool) -> None:
+    def __init__(self, app: Any, *, gate: Gate, access_log: bool) -> None:
         self._app = app
+        self._gate = gate
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +90,11 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """Serve; what goes wrong is answered too, where no answer has begun."""
         try:
+            if scope["path"].startswith("/v1/"):
+                self._gate.check()
             await self._app(scope, receive, answer)
+        except Problem as full:
+            await problem.response(full)(scope, receive, answer)
         except ClientDisconnect:
             answer.status = _GONE
         except asyncio.CancelledError:

@@ -53,9 +53,9 @@ class Claim:
 
 
 class Keys:
-    """The keys in Redis. Every method raises Away instead of waiting longer than ``timeout_s``."""
+    """The keys in Redis. Every method raises Away instead of waiting longer than twice ``timeout_s``."""
 
-    def __init__(self, url: str, *, lease_s: float, remember_s: int, timeout_s: float = 0.5) -> None:
+    def __init__(self, url: str, *, lease_s: float, remember_s: int, timeout_s: float = 0.3) -> None:
         self._pool: Any = redis.ConnectionPool.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, driver_info=None
         )

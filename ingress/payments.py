@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter, Histogram
 
 from ingress.acceptance import Acceptance, Answer, Taken
-from ingress.edge import Gate
+from ingress.gate import Gate
 from ingress.models import CREATE, PAYMENT_409, Payment, problems
 from ingress.presence import Away
-from ingress.problem import DEFECT, Problem
+from ingress.problem import DEFECT, Problem, response
 from ingress.requests import KEY_HEADER, json_body, key
 from ops.kafka.clients import PublishError, RecordRefused
 from ops.telemetry import logger
@@ -76,15 +76,18 @@ async def create(request: Request, acceptance: Acceptance, lanes: frozenset[str]
     """Take one create. Raises Problem."""
     idempotency_key = key(request)
     raw = await json_body(request)
-    with gate.enter(), TAKING.time():
+    began = time.monotonic()
+    async with gate.enter():
         command = parse(raw, idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
         try:
-            taken = await acceptance.accept(command)
+            taken = await acceptance.accept(command, began)
         except RecordRefused as error:
             logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
             raise DEFECT from error
         except PublishError as error:
             raise _KAFKA_AWAY from error
+        finally:
+            TAKING.observe(time.monotonic() - began)
         if taken.answer is Answer.ACCEPTED:
             ACCEPTED.inc()
         return answer(taken, command.payment_id or "")
@@ -121,9 +124,9 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRout
         try:
             found = await create(request, acceptance, lanes, gate)
             code = str(found.status_code)
-        except Problem as problem:
-            code = str(problem.status)
-            raise
+        except Problem as error:  # answered here: the way through FastAPI costs as much as a create
+            code = str(error.status)
+            found = response(error)
         finally:
             CREATES.labels(code).inc()
         return found
@@ -145,7 +148,7 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRout
             commands.check_payment_id(payment_id)
         except InvalidCommand as error:
             raise _MALFORMED from error
-        with gate.enter():
+        async with gate.enter():
             try:
                 found = await acceptance.find(payment_id)
             except Away as error:

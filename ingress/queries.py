@@ -21,9 +21,9 @@ Row = Mapping[str, Any]
 
 
 class Payments:
-    """The payments table. Raises Away instead of waiting longer than ``timeout_s``."""
+    """The payments table. Raises Away instead of waiting longer than twice ``timeout_s``."""
 
-    def __init__(self, url: str, *, timeout_s: float = 0.5) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 0.3) -> None:
         self._url = url
         self._timeout_s = timeout_s
         self._presence = Presence("postgres", self._look)

@@ -30,8 +30,8 @@ class IngressSettings(BaseSettings):
     """0 takes a free port; the log line ``listening`` says which."""
     publish_timeout_s: float = Field(1.4, gt=0, le=30)
     """How long a create may take until Kafka's ack before it is answered 503; Redis may add half a second."""
-    in_flight_max: int = Field(2000, ge=1)
-    """Requests in hand beyond which new ones are answered 503 at once."""
+    in_flight_max: int = Field(1000, ge=1)
+    """Requests in hand beyond which new ones are answered 503 at once; 256 of them work, the others wait in line."""
     remember_s: int = Field(86_400, ge=60)
     """How long Redis remembers an accepted payment; beyond it PostgreSQL and the stream do."""
     access_log: bool = False

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from ingress.acceptance import Acceptance
 from ingress.app import assemble
-from ingress.edge import Gate
+from ingress.gate import Gate
 from ingress.health import Readiness
 from ingress.idempotency import Claim, Standing
 from ingress.presence import Away
@@ -139,6 +139,7 @@ class World:
     payments: MemoryPayments = field(default_factory=MemoryPayments)
     kafka: MemoryKafka = field(default_factory=MemoryKafka)
     in_flight_max: int = 100
+    working: int = 100
 
     def acceptance(self) -> Acceptance:
         return Acceptance(self.keys, self.payments, self.kafka.publish, default_lane="simulator", publish_timeout_s=1.4)
@@ -147,7 +148,9 @@ class World:
         readiness = Readiness(
             needed={"kafka": self.kafka.ping}, wanted={"redis": self.keys.ping, "postgres": self.payments.ping}
         )
-        return assemble(self.acceptance(), readiness, LANES, Gate(self.in_flight_max), access_log=access_log)
+        return assemble(
+            self.acceptance(), readiness, LANES, Gate(self.in_flight_max, working=self.working), access_log=access_log
+        )
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:

@@ -247,3 +247,6 @@ async def test_slow_stores_shorten_the_wait_for_kafka(monkeypatch: pytest.Monkey
     monkeypatch.setattr(world.kafka, "publish", publish)
     await world.acceptance().accept(create())
     assert 1.2 < granted[0] <= 1.45
+    began = time.monotonic()
+    await world.acceptance().accept(create(), began - 0.5)  # it stood in line
+    assert 0.7 < granted[1] <= 0.95

@@ -99,6 +99,14 @@ async def test_a_store_that_returns_is_found_without_an_ask(store: Store, mood: 
     assert await store.batches.ask(1) == 2
 
 
+async def test_a_lagging_loop_is_not_taken_for_a_slow_store(store: Store) -> None:
+    asking = asyncio.create_task(store.batches.ask(1))
+    await until(lambda: store.rounds)
+    time.sleep(0.35)  # the answer has come by now, and so has the end of the wait
+    assert await asking == 2
+    assert not store.presence.away
+
+
 async def test_an_ask_that_nobody_waits_for_is_not_sent(store: Store) -> None:
     first = asyncio.create_task(store.batches.ask(1))
     await until(lambda: store.rounds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -55,10 +54,8 @@ class Publisher:
             raise self.error
 
 
-def made(publisher: Publisher) -> Any:
-    commands = Commands(publisher)  # type: ignore[arg-type]
-    commands._presence._rest_s = 0.02  # noqa: SLF001
-    return commands
+def made(publisher: Publisher) -> Commands:
+    return Commands(publisher, rest_s=0.02)  # type: ignore[arg-type]
 
 
 async def test_the_start_waits_for_nobody() -> None:
@@ -73,7 +70,7 @@ async def test_the_start_waits_for_nobody() -> None:
         assert time.monotonic() - began < 0.2
         await until(lambda: publisher.starts > 2)
         publisher.there = True
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         await commands.publish(MESSAGE, 1.4)
         await commands.ping()
     assert not publisher.running
@@ -82,56 +79,67 @@ async def test_the_start_waits_for_nobody() -> None:
 async def test_one_time_out_spares_all_others_the_wait() -> None:
     publisher = Publisher()
     async with made(publisher) as commands:
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         publisher.hang, publisher.there = True, False
-        asking = [asyncio.create_task(commands.publish(MESSAGE, 0.1)) for _ in range(50)]
+        asking = [asyncio.create_task(commands.publish(MESSAGE, 0.5)) for _ in range(50)]
         done, _ = await asyncio.wait(asking, timeout=2)
         assert all(isinstance(task.exception(), PublishTimedOut) for task in done)
         tries = publisher.tries
         for _ in range(50):
             with pytest.raises(PublishTimedOut):
-                await commands.publish(MESSAGE, 0.1)
+                await commands.publish(MESSAGE, 0.5)
         assert publisher.tries == tries
         publisher.hang, publisher.there = False, True
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
-        await commands.publish(MESSAGE, 0.1)
+        await until(lambda: not commands.away)
+        await commands.publish(MESSAGE, 0.5)
         assert publisher.starts == 1  # the connection was kept
+
+
+async def test_a_wait_that_was_cut_short_tells_nothing() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands.away)
+        publisher.hang = True
+        with pytest.raises(PublishTimedOut):
+            await commands.publish(MESSAGE, 0.1)
+        publisher.hang = False
+        await commands.publish(MESSAGE, 0.1)
 
 
 async def test_one_slow_partition_is_not_kafka() -> None:
     publisher = Publisher()
     async with made(publisher) as commands:
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         publisher.hang = True
-        slow = asyncio.create_task(commands.publish(MESSAGE, 0.1))
+        slow = asyncio.create_task(commands.publish(MESSAGE, 0.5))
         await until(lambda: publisher.tries == 1)
         publisher.hang = False
-        await commands.publish(MESSAGE, 0.1)
+        await commands.publish(MESSAGE, 0.5)
         with pytest.raises(PublishTimedOut):
             await slow
-        await commands.publish(MESSAGE, 0.1)
+        await commands.publish(MESSAGE, 0.5)
 
 
 async def test_a_refused_record_says_nothing_about_kafka() -> None:
     publisher = Publisher()
     async with made(publisher) as commands:
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         publisher.error = RecordRefused(0, ValueError("too large"))
         with pytest.raises(RecordRefused):
-            await commands.publish(MESSAGE, 0.1)
+            await commands.publish(MESSAGE, 0.5)
         publisher.error = None
-        await commands.publish(MESSAGE, 0.1)
+        await commands.publish(MESSAGE, 0.5)
 
 
 async def test_a_producer_whose_sender_died_is_replaced() -> None:
     publisher = Publisher()
     async with made(publisher) as commands:
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         publisher.running = False
         publisher.error = PublishTimedOut("OutOfOrderSequenceNumber")
         with pytest.raises(PublishTimedOut):
-            await commands.publish(MESSAGE, 0.1)
+            await commands.publish(MESSAGE, 0.5)
         publisher.error = None
-        await until(lambda: not commands._presence.away)  # noqa: SLF001
+        await until(lambda: not commands.away)
         assert publisher.starts == 2
-        await commands.publish(MESSAGE, 0.1)
+        await commands.publish(MESSAGE, 0.5)

@@ -116,7 +116,7 @@ async def test_a_record_that_kafka_refuses_for_good_is_a_defect_of_ours() -> Non
 
 
 async def test_beyond_the_limit_requests_are_refused_at_once_and_slow_bodies_do_not_count() -> None:
-    world = World(in_flight_max=1)
+    world = World(in_flight_max=1, working=1)
     world.kafka.gate = asyncio.Event()
     never = asyncio.Event()
 

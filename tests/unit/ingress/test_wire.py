@@ -330,7 +330,7 @@ async def test_odd_percent_codes_are_not_found(path: bytes) -> None:
 
 
 async def test_many_slow_clients_do_not_hinder_a_quick_one() -> None:
-    world = World(in_flight_max=10)
+    world = World(in_flight_max=10, working=10)
     async with serving(world) as port:
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
         for _, writer in slow:
