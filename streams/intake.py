@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from ops.kafka import faust_app
+from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
@@ -120,18 +120,10 @@ async def run(settings: StreamSettings) -> None:
         router = Router(tuple(settings.lane_table()), settings.command_partitions)
         intake = Intake(router, store, publisher.publish, app.writing)
 
-        async def agent(stream: Any) -> None:
-            async for events in stream.noack().take_events(BATCH_MAX, within=BATCH_WITHIN_S):
-                try:
-                    await intake.handle([_record(event.message) for event in events])
-                except asyncio.CancelledError:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - nothing may leave the loop: the process ends, the offsets stay
-                    faust_app.crash(app, error)
-                    return
-                for event in events:
-                    faust_app.ack(event)
+        async def handle(messages: list[Any]) -> None:
+            await intake.handle([_record(message) for message in messages])
 
+        agent = agents.in_batches(app, handle, most=BATCH_MAX, within_s=BATCH_WITHIN_S)
         app.agent(faust_app.topic(app, topics.COMMANDS), name="intake", isolated_partitions=True)(agent)
 
         async def sweep() -> None:

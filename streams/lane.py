@@ -15,7 +15,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from ops.kafka import faust_app
+from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, partition_for
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
@@ -96,22 +96,7 @@ def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher:
         (topics.cancel_topic(lane), dispatcher.cancel),
     ):
         one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=handle)
-        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(_agent(app, one))
-
-
-def _agent(app: faust_app.App, one: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-    async def agent(stream: Any) -> None:
-        async for event in stream.noack().events():
-            try:
-                await one(event.message)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - nothing may leave the loop: the process ends, the offset stays
-                faust_app.crash(app, error)
-                return
-            faust_app.ack(event)
-
-    return agent
+        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(agents.one_by_one(app, one))
 
 
 async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher, handle: Handle) -> None:

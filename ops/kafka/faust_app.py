@@ -63,7 +63,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
     async def seek_to_committed_or_beginning(self, partitions: set[TP]) -> dict[TP, int | None]:
         """Seek; the committed offsets, None where nothing was committed."""
-        return await self.call_thread(self._seek_back, partitions)  # type: ignore[no-any-return]
+        found: dict[TP, int | None] = await self.call_thread(self._seek_back, partitions)
+        return found
 
     async def _seek_back(self, partitions: set[TP]) -> dict[TP, int | None]:
         consumer = self._ensure_consumer()
@@ -84,7 +85,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
 
 
-class _Flow(FlowControlEvent):  # type: ignore[misc]
+class _Flow(FlowControlEvent):
     """Lets records flow again without throwing away what is in the queues.
 
     Faust empties them when it resumes after a recovery; records that came in just before were fetched after the seek to
@@ -106,7 +107,9 @@ class _Consumer(driver.Consumer):
 
     app: App
 
-    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+    _thread: _Thread
+
+    def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     def ack(self, message: Any) -> bool:
@@ -139,7 +142,10 @@ class _Consumer(driver.Consumer):
         return left, age_s, done
 
     async def perform_seek(self) -> None:
-        """Read on at the committed offsets; at the beginning where there is none, which Faust leaves wherever it was."""
+        """Read on at the committed offsets; at the beginning where there is none, which Faust leaves wherever it was.
+
+        Changelogs stay where the recovery has read to.
+        """
         wanted = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         committed = await self._thread.seek_to_committed_or_beginning(wanted)
         self._committed_offset.update(committed)
@@ -178,6 +184,7 @@ class App(faust.App):
 
     @cached_property
     def flow_control(self) -> FlowControlEvent:
+        """Flow into the streams' queues."""
         return _Flow(loop=self.loop)
 
     @property

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
 from streams.errors import Overtaken
-from streams.payment import Entry, decode, encode, winner
+from streams.payment import Entry, decode, encode
 
 Gate = Callable[[], AbstractAsyncContextManager[None]]
 """Opens once this worker surely owns its partitions, and has recovered them; writes are made inside it."""
@@ -78,16 +78,18 @@ class TableLedger:
         return decode(value) if value else None
 
     async def write(self, partition: int, payment_id: str, entry: Entry, *, before: Entry | None) -> None:
-        """Compare, changelog, ack, local store; in this order.
+        """Compare, changelog, ack, compare again, local store; in this order.
 
         A worker that was stopped, or a rebalance that came between, may have let another worker go on with the payment:
-        what that one wrote is read by the recovery inside the gate, and must not be overwritten.
+        what that one wrote is read by the recovery that the gate waits for, and must neither be overwritten nor, where
+        the worker was stopped in the midst of its write, be contradicted by what it would publish next.
         """
         key, value = payment_id.encode(), encode(entry)
-        parts = self._store.parts
         async with self._gate():
-            found = parts.get(partition, key)
-            if (decode(found) if found else None) != before:
+            if self.read(partition, payment_id) != before:
                 raise Overtaken(payment_id)
             await self._store.append(partition, [(key, value)])
-            parts.put(partition, key, winner(parts.get(partition, key), value))
+        async with self._gate():
+            if self.read(partition, payment_id) not in (before, entry):
+                raise Overtaken(payment_id)
+            self._store.parts.put(partition, key, value)

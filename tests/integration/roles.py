@@ -109,7 +109,8 @@ class Provider:
 
     async def charges(self) -> Counter[str]:
         """Approved charges by payment."""
-        return Counter(charge["reference"] for charge in (await self.observed())["charges"] if charge["status"] == "approved")
+        charges = (await self.observed())["charges"]
+        return Counter(charge["reference"] for charge in charges if charge["status"] == "approved")
 
 
 @asynccontextmanager
@@ -219,7 +220,8 @@ async def metrics(port: int) -> dict[str, float]:
     """What a role's /metrics says: samples by name with labels, as written."""
     async with httpx2.AsyncClient(timeout=10) as http:
         text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines()) if name and name[0] != "#"}
+    samples = (line.rpartition(" ") for line in text.splitlines() if line and line[0] != "#")
+    return {name: float(value) for name, _, value in samples}
 
 
 async def last_values(kafka: KafkaSettings, topic: str, partition: int) -> dict[bytes, bytes | None]:

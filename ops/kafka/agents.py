@@ -1,0 +1,110 @@
+"""The loop of an agent: records out of Faust, one by one or in batches, handed off in their order.
+
+No exception leaves it: an error ends the process and the offsets stay. A cancellation says that the partition is gone,
+or that the role stops, and ends the loop in order: let out, Faust takes it for a crash, starts an agent anew for the
+partition that is gone, and falls over that in the next rebalance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, cast
+
+from ops.kafka.faust_app import App, ack
+
+Agent = Callable[[Any], Awaitable[None]]
+
+
+def one_by_one(app: App, handle: Callable[[Any], Awaitable[None]]) -> Agent:
+    """An agent that hands off each record before it takes the next. ``handle`` gets Faust's message."""
+
+    async def agent(stream: Any) -> None:
+        records = stream.noack()
+        try:
+            async with aclosing(_values(records)) as values:
+                async for _ in values:
+                    event = records.current_event
+                    await handle(event.message)
+                    ack(event)
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            app.fail(error)
+
+    return agent
+
+
+def in_batches(app: App, handle: Callable[[list[Any]], Awaitable[None]], *, most: int, within_s: float) -> Agent:
+    """An agent that hands off up to ``most`` records at once; the first of them waits ``within_s`` for the others.
+
+    Faust's own ``take_events`` acks a batch however it ended, and reads on after the agent has gone.
+    """
+
+    async def agent(stream: Any) -> None:
+        basket = _Basket(stream.noack(), most)
+        taking = asyncio.create_task(basket.fill())
+        try:
+            while await basket.filled(taking):
+                if len(basket.events) < most:
+                    await asyncio.sleep(within_s)
+                events = basket.events[:most]
+                await handle([event.message for event in events])
+                for event in events:
+                    ack(event)
+                basket.done(len(events))
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            app.fail(error)
+        finally:
+            taking.cancel()
+            await asyncio.wait({taking})
+
+    return agent
+
+
+class _Basket:
+    """Events of a stream that wait for their handoff, ``most`` at once."""
+
+    def __init__(self, records: Any, most: int) -> None:
+        self.events: list[Any] = []
+        self._records = records
+        self._most = most
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def fill(self) -> None:
+        """Take events until the stream ends."""
+        async with aclosing(_values(self._records)) as values:
+            async for _ in values:
+                self.events.append(self._records.current_event)
+                self._some.set()
+                while len(self.events) >= self._most:
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def filled(self, taking: asyncio.Task[None]) -> bool:
+        """Wait for events. False: the stream has ended. Raises what ended it."""
+        if not self._some.is_set():
+            waiting = asyncio.create_task(self._some.wait())
+            try:
+                await asyncio.wait({waiting, taking}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+        if taking.done():
+            taking.result()
+        return not taking.done()
+
+    def done(self, count: int) -> None:
+        """The first events are handed off."""
+        del self.events[:count]
+        self._room.set()
+        if not self.events:
+            self._some.clear()
+
+
+def _values(records: Any) -> AsyncGenerator[Any, None]:
+    """The stream's own generator: closed at once when the loop ends, so that Faust forgets its channel."""
+    return cast("AsyncGenerator[Any, None]", aiter(records))
