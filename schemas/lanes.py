@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 LANE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 
@@ -23,6 +23,13 @@ class Lane:
     call_timeout_ms: int = 10_000
 
 
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("LANES names something twice")
+    return found
+
+
 def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
     """Read ``{"name": {"provider": ..., "url": ..., "limit": ...}, ...}``; the first lane is the default one.
 
@@ -31,7 +38,7 @@ def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
     Raises ValueError with what is wrong, naming the lane.
     """
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=_no_twins)
     except json.JSONDecodeError as error:
         raise ValueError(f"LANES is not JSON: {error}") from error
     if not isinstance(raw, dict) or not raw:
@@ -44,6 +51,9 @@ def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
             lane = Lane(name=name, **{"url": default_url, **fields})
         except TypeError as error:
             raise ValueError(f"lane {name!r}: {error}") from error
+        for word in ("provider", "url"):
+            if not isinstance(getattr(lane, word), str):
+                raise ValueError(f"lane {name!r}: {word} must be a string")  # noqa: TRY004 - all that is wrong with LANES is one error
         for number in ("limit", "window_ms", "guard_ms", "call_timeout_ms"):
             value = getattr(lane, number)
             if not isinstance(value, int) or isinstance(value, bool) or value < (0 if number == "guard_ms" else 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ DEFAULT_TIERS: Final = ("1s", "2s", "5s", "15s", "1m", "5m")
 
 _DAY_MS: Final = 86_400_000
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
+_TIER = re.compile(r"[1-9][0-9]{0,5}[smh]", re.ASCII)
 
 
 def lane_topic(lane: str) -> str:
@@ -55,7 +57,7 @@ def changelog_topic(app: str, table: str) -> str:
 
 def tier_ms(tier: str) -> int:
     """``"15s" -> 15000``. Raises ValueError unless it is a whole number with s, m or h."""
-    if not tier[:-1].isdigit() or tier[-1] not in _UNITS_S or int(tier[:-1]) < 1:
+    if not _TIER.fullmatch(tier):
         raise ValueError(f"retry tier {tier!r}: write a whole number with s, m or h, as in 15s")
     return int(tier[:-1]) * _UNITS_S[tier[-1]] * 1000
 
