@@ -46,7 +46,7 @@ class Payments:
 
     async def _carry(self, ids: list[str]) -> list[Row | Exception | None]:
         try:
-            if self._many is None:
+            if self._connection is None or self._connection.is_closed():
                 await self._connect()
             rows = {str(row["payment_id"]): row for row in await self._many.fetch(ids)}
         except (Exception, asyncio.CancelledError):
