@@ -33,8 +33,8 @@ def main() -> None:
         configure_logging("migrate")
         try:
             migrate.upgrade(_read(MigrateSettings).database_url)
-        except (OSError, TimeoutError) as error:
-            raise SystemExit(f"sinks: DATABASE_URL: PostgreSQL does not answer ({type(error).__name__})") from error
+        except migrate.CannotMigrate as error:
+            raise SystemExit(f"sinks: DATABASE_URL: {error}") from error
         return
     settings = _read(SinkSettings)
     configure_logging("sink", settings.log_level)

@@ -5,33 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 
 FOLDER: Final = Path(__file__).parent
 LOCK_ID: Final = 0x6B696679
 """Advisory lock that a migration holds."""
 
 
-def sqlalchemy_url(database_url: str) -> str:
-    """The URL as SQLAlchemy's asyncpg dialect wants it."""
-    scheme, _, rest = database_url.partition("://")
-    if scheme not in {"postgres", "postgresql"} or not rest:
-        raise SystemExit("sinks: DATABASE_URL: must be a postgresql:// URL")
-    return f"postgresql+asyncpg://{rest}"
+class CannotMigrate(Exception):
+    """PostgreSQL is away, or refuses; the message says what it says, in one line."""
 
 
 def config(database_url: str) -> Config:
     """Alembic's configuration, in code."""
     found = Config()
     found.set_main_option("script_location", str(FOLDER / "migrations"))
-    found.attributes["url"] = sqlalchemy_url(database_url)
+    found.attributes["url"] = database_url
     return found
 
 
 def upgrade(database_url: str) -> None:
-    """Bring the tables up to date. Raises OSError, TimeoutError where PostgreSQL is away."""
-    command.upgrade(config(database_url), "head")
+    """Bring the tables up to date, all or nothing. Raises CannotMigrate."""
+    try:
+        command.upgrade(config(database_url), "head")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        raise CannotMigrate(f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}") from error
 
 
 def statements(name: str) -> list[str]:

@@ -137,37 +137,3 @@ COMMENT ON COLUMN sink_offsets.topic IS 'Topic.';
 COMMENT ON COLUMN sink_offsets.partition IS 'Partition.';
 COMMENT ON COLUMN sink_offsets.next_offset IS 'Offset of the next record to write.';
 COMMENT ON COLUMN sink_offsets.written_at IS 'When the last batch was written.';
-
-CREATE VIEW payment_status AS
-SELECT p.payment_id,
-       p.merchant_id,
-       p.idempotency_key,
-       p.state,
-       p.state IN ('COMPLETED', 'FAILED', 'CANCELLED') AS is_final,
-       round(p.amount_minor / power(10::numeric, c.exponent), c.exponent) AS amount,
-       p.currency,
-       p.lane,
-       p.attempt AS attempts,
-       p.reason,
-       p.provider_charge_id,
-       p.accepted_at,
-       p.updated_at,
-       extract(epoch FROM CASE WHEN p.state IN ('COMPLETED', 'FAILED', 'CANCELLED') THEN p.updated_at ELSE now() END
-                          - p.accepted_at)::double precision AS age_s
-FROM payments p
-JOIN currencies c ON c.code = p.currency;
-COMMENT ON VIEW payment_status IS 'For analysts: each payment, its amount in major units, and how long it took or has waited.';
-COMMENT ON COLUMN payment_status.payment_id IS 'The payment''s id.';
-COMMENT ON COLUMN payment_status.merchant_id IS 'Who is paid.';
-COMMENT ON COLUMN payment_status.idempotency_key IS 'The merchant''s own name for the payment.';
-COMMENT ON COLUMN payment_status.state IS 'PENDING, PROCESSING, UNKNOWN, REVIEW, COMPLETED, FAILED or CANCELLED.';
-COMMENT ON COLUMN payment_status.is_final IS 'Whether the state will not change any more.';
-COMMENT ON COLUMN payment_status.amount IS 'Amount in major units, exact.';
-COMMENT ON COLUMN payment_status.currency IS 'ISO 4217 alphabetic code.';
-COMMENT ON COLUMN payment_status.lane IS 'The provider account.';
-COMMENT ON COLUMN payment_status.attempts IS 'Calls to the provider begun so far.';
-COMMENT ON COLUMN payment_status.reason IS 'Machine-readable reason of the state.';
-COMMENT ON COLUMN payment_status.provider_charge_id IS 'The provider''s name for the charge.';
-COMMENT ON COLUMN payment_status.accepted_at IS 'When the gateway accepted the command.';
-COMMENT ON COLUMN payment_status.updated_at IS 'When it changed last.';
-COMMENT ON COLUMN payment_status.age_s IS 'Seconds from acceptance to the final state, or until now.';

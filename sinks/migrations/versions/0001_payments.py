@@ -13,7 +13,7 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables and fill in the currencies."""
-    for statement in statements("0001_payments.sql"):
+    for statement in [*statements("0001_payments.sql"), *statements("0001_payment_status.sql")]:
         op.get_bind().exec_driver_sql(statement)
     rows = ", ".join(f"('{item.code}', {item.exponent})" for item in Currency if item.exponent is not None)
     op.get_bind().exec_driver_sql(f"INSERT INTO currencies (code, exponent) VALUES {rows}")  # noqa: S608 - ISO 4217 only
