@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from ops.simulator.provider import Observed, Provider
+from ops.simulator.tokens import TOKENS
 
 MAX_BODY: Final = 64 * 1024
 HOLD_S: Final = 60.0
@@ -148,7 +149,7 @@ class Simulator:
             await asyncio.sleep(5)
         if token == "pm_decline":
             return _answer(provider.book(key, fields, status="declined", reason="insufficient_funds"))
-        if not token.startswith("pm_") or token.removeprefix("pm_") not in _APPROVING:
+        if token not in TOKENS:
             return _answer(provider.book(key, fields, status="declined", reason="unknown_payment_method"))
         charge = provider.book(key, fields, status="approved")
         if tries == 1:
@@ -164,14 +165,6 @@ class Simulator:
         if token == "pm_huge":
             return await _huge(request)
         return _answer(charge)
-
-
-_APPROVING: Final = frozenset(
-    {
-        "approve", "503_twice", "429", "timeout_charged", "timeout_not_charged", "slow_5s", "garbage", "reset", "huge",
-        "mismatch",
-    }
-)  # fmt: skip
 
 
 def _take_note(request: web.BaseRequest) -> None:
