@@ -34,6 +34,8 @@ STOP_S: Final = 10.0
 """How long a clean end may take; then the process ends without it, which is as safe."""
 LOOK_S: Final = 0.02
 WRITES_S: Final = 5.0
+TANSU_WAIT_MS: Final = 50
+"""Tansu answers a fetch when its wait is over, whatever has come in meanwhile."""
 _STILL_A_MEMBER: Final = frozenset({0, RebalanceInProgressError.errno})
 
 
@@ -45,6 +47,8 @@ class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # noqa: SLF001 - Faust offers it with transactions only
+        if self.app.conf.kifiya_kafka.dialect == "tansu":
+            consumer._fetch_max_wait_ms = TANSU_WAIT_MS  # noqa: SLF001 - Faust's 1500 ms are fixed
         return consumer
 
     async def on_start(self) -> None:

@@ -165,6 +165,8 @@ class Arrived:
     events: dict[str, list[PaymentEvent]] = field(default_factory=dict)
     results: dict[str, list[PaymentResult]] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
+    tasks: dict[str, list[PaymentTask]] = field(default_factory=dict)
+    """What was forwarded to a lane, by payment."""
 
     def add(self, record: ConsumerRecord) -> None:
         self.records.setdefault(record.topic, []).append(record)
@@ -176,6 +178,10 @@ class Arrived:
             self.results.setdefault(result.payment_id, []).append(result)
         elif record.topic == topics.DEAD_LETTER:
             self.letters.append(codec.decode(record.value, DeadLetter))
+        elif record.topic.startswith("payments.lane.") and not record.topic.endswith((".due", ".cancel")):
+            task = codec.decode(record.value, PaymentTask)
+            assert record.key == task.payment_id.encode()
+            self.tasks.setdefault(task.payment_id, []).append(task)
 
     def state(self, payment_id: str) -> State | None:
         """The state in the event with the highest version."""
@@ -214,6 +220,20 @@ async def watching(kafka: KafkaSettings, counts: dict[str, int]) -> AsyncIterato
 
 
 OUTPUTS = {topics.EVENTS: 12, topics.RESULTS: 12, topics.DEAD_LETTER: 12}
+
+
+async def until_ready(port: int) -> None:
+    """Wait until a role has its partitions."""
+    end = time.monotonic() + DEADLINE_S
+    async with httpx2.AsyncClient(timeout=10) as http:
+        while True:
+            try:
+                if (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:  # noqa: PLR2004
+                    return
+            except httpx2.TransportError:
+                pass
+            assert time.monotonic() < end, "the role is not ready"
+            await asyncio.sleep(0.05)
 
 
 async def metrics(port: int) -> dict[str, float]:
