@@ -228,7 +228,7 @@ async def until_ready(port: int) -> None:
     async with httpx2.AsyncClient(timeout=10) as http:
         while True:
             try:
-                if (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:  # noqa: PLR2004
+                if (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
                     return
             except httpx2.TransportError:
                 pass
