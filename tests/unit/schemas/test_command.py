@@ -96,6 +96,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("amount", "10000000000000.01", "invalid-field", "at most"),
     ("amount", "4222222222222", "card-number", "card number"),
     ("amount", "3782822463100.05", "card-number", "card number"),
+    ("amount", "422222222222.2", "card-number", "card number"),
     ("currency", ..., "missing-field", "is required"),
     ("currency", "", "invalid-field", "ISO 4217"),
     ("currency", "usd", "invalid-field", "ISO 4217"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schemas import codec, identity, topics
+from schemas import codec, topics
 from schemas.records import CommandType, DeadLetter, PaymentCommand, PaymentTask, TaskKind
 from streams import dead_letter
 
@@ -102,16 +102,10 @@ def test_a_value_that_must_not_be_kept_is_not() -> None:
 
 
 def test_fields_side_by_side_are_no_card_number() -> None:
-    """A task is replayed from its letter: its digits are looked at field by field."""
-    tasks = [
-        replace(
-            TASK,
-            payment_id=identity.payment_id("shop", str(number)),
-            fingerprint=hashlib.sha256(b"%d" % number).hexdigest(),
-        )
-        for number in range(400)
-    ]
-    assert all(letter(codec.encode(task)).original for task in tasks)
+    """A task is replayed from its letter, so its digits are looked at field by field: Avro writes a length of 16 as " "."""
+    value = codec.encode(replace(TASK, merchant_id="4111", idempotency_key="1111-1111-1111-x"))
+    assert b"4111 1111-1111-1111-x" in value
+    assert letter(value).original == value
 
 
 @pytest.mark.parametrize(
