@@ -102,7 +102,7 @@ def test_a_value_that_must_not_be_kept_is_not() -> None:
 
 
 def test_fields_side_by_side_are_no_card_number() -> None:
-    """A task is replayed from its letter, so its digits are looked at field by field: Avro writes a length of 16 as " "."""
+    """A task is replayed from its letter, so each field is looked at alone: Avro writes a length of 16 as a space."""
     value = codec.encode(replace(TASK, merchant_id="4111", idempotency_key="1111-1111-1111-x"))
     assert b"4111 1111-1111-1111-x" in value
     assert letter(value).original == value
