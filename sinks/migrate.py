@@ -40,4 +40,5 @@ def statements(name: str) -> list[str]:
     """The statements of ``sql/<name>``: each ends with a semicolon at the end of a line."""
     text = (FOLDER / "sql" / name).read_text()
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip().strip(";")]
+    parts = [part.strip().removesuffix(";") for part in "\n".join(lines).split(";\n")]
+    return [part for part in parts if part]
