@@ -11,24 +11,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from ops.kafka.clients import Message
 from ops.telemetry import logger
-from schemas import codec, topics
+from schemas import topics
 from schemas.records import PaymentTask, State
-from streams import backoff, dead_letter, payment
+from streams import backoff, payment
 from streams.breaker import Breaker
-from streams.errors import LimiterUnavailable, Overtaken, PermitExpired
+from streams.errors import ArchiveAway, LimiterUnavailable, Overtaken, PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Limiter, Permit
+from streams.outbox import Outbox
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
+from streams.stores.archive import Archive, MemoryArchive
 from streams.stores.ledger import Ledger
 from streams.throttle import Turnstile
 
@@ -37,7 +38,7 @@ NOT_SENT = Counter("kifiya_permits_not_used", "Permits that came too late or for
 STEPS = Counter("kifiya_dispatch_tasks", "Tasks by what was done with them.", ["lane", "step"])
 RETRIES = Counter("kifiya_retries", "Retries scheduled, by tier.", ["lane", "tier"])
 FINALS = Counter("kifiya_payments_final", "Payments that became final, by state.", ["lane", "state"])
-LETTERS = Counter("kifiya_dispatch_dead_letters", "Dead letters of dispatch, by reason.", ["lane", "reason"])
+NOT_LOOKED_UP = Counter("kifiya_archive_not_asked", "First calls made while the archive was away.", ["lane"])
 CALL_SECONDS = Histogram("kifiya_provider_call_seconds", "Duration of a provider call.", ["lane", "call"])
 PERMIT_WAIT = Histogram(
     "kifiya_permit_wait_seconds", "Wait for a permit.", ["lane"], buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -48,8 +49,6 @@ LIMITER_REST_S: Final = 0.5
 LONGEST_NAP_S: Final = 1.0
 MOST_PERMITS: Final = 3
 """How many permits one intent may use up by coming too late; then it is taken back, and a cancel has its turn."""
-
-Publish = Callable[[list[Message]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,10 @@ class Locks:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def busy(self, payment_id: str) -> bool:
+        """Whether somebody holds or awaits the payment's lock."""
+        return payment_id in self._held
 
     @asynccontextmanager
     async def of(self, payment_id: str) -> AsyncIterator[None]:
@@ -103,12 +106,13 @@ class Dispatcher:
     tiers: tuple[str, ...]
     rules: Rules
     ledger: Ledger
-    publish: Publish
+    outbox: Outbox
     limiter: Limiter
     provider: Provider
     breaker: Breaker
     turnstile: Turnstile
     lead: Lead
+    archive: Archive = field(default_factory=MemoryArchive)
     holds: Callable[[], bool] = lambda: True
     now_ms: Callable[[], int] = wall_ms
     clock: Callable[[], float] = time.monotonic
@@ -117,6 +121,10 @@ class Dispatcher:
 
     async def create(self, task: PaymentTask, origin: Origin, *, due: bool) -> None:
         """Do what a create task asks for; returns when all that follows is durable."""
+        if self.ledger.read(origin.partition, task.payment_id) is None and await self._known_from_long_ago(
+            task, origin
+        ):
+            return
         while True:
             try:
                 if self._decide(task, origin) in payment.CALLS:
@@ -138,11 +146,11 @@ class Dispatcher:
             while True:
                 found = self.ledger.read(origin.partition, task.payment_id)
                 if found is not None and found.fingerprint != task.fingerprint:
-                    await self._letter(task, str(origin), "fingerprint-conflict", 0)
+                    await self.outbox.letter(task, str(origin), "fingerprint-conflict", 0)
                     return
                 entry = payment.cancel(found or payment.fresh(task), str(origin), self.now_ms())
                 if found is not None and entry is not found:
-                    await self._publish_event(task, found)  # it may not be out yet, and its entry is overwritten now
+                    await self.outbox.event(task, found)  # it may not be out yet, and its entry is overwritten now
                 try:
                     if entry is not found:
                         await self.ledger.write(origin.partition, task.payment_id, entry, before=found)
@@ -150,10 +158,31 @@ class Dispatcher:
                     continue
                 STEPS.labels(self.lane, "cancelled" if entry.state is State.CANCELLED else "cancel-refused").inc()
                 if entry.state is State.CANCELLED:
-                    await self._publish(task, entry)
+                    await self.outbox.all_of(task, entry)
                 else:
-                    await self._publish_event(task, entry)
+                    await self.outbox.event(task, entry)
                 return
+
+    async def _known_from_long_ago(self, task: PaymentTask, origin: Origin) -> bool:
+        """Whether the ledger has forgotten this payment: then nobody is charged. See ``streams.stores.archive``."""
+        if self.ledger.read(origin.partition, task.payment_id) is not None:
+            return False
+        try:
+            known = await self.archive.find(task.payment_id)
+        except ArchiveAway as error:
+            NOT_LOOKED_UP.labels(self.lane).inc()
+            logger().info("the archive is away", action="archive-away", lane=self.lane, error=str(error))
+            return False
+        if known is None or not known.called or self.ledger.read(origin.partition, task.payment_id) is not None:
+            return False
+        if known.fingerprint != task.fingerprint:
+            await self.outbox.letter(task, str(origin), "fingerprint-conflict", 0)
+        elif not known.final:
+            # PostgreSQL knows of calls and the ledger does not: its changelog was lost, and money may be on its way.
+            await self.outbox.letter(task, str(origin), "ledger-lost", 0)
+        STEPS.labels(self.lane, "long-ago").inc()
+        logger().warning("known from long ago", action="long-ago", payment_id=task.payment_id, state=known.state.value)
+        return True
 
     def _decide(self, task: PaymentTask, origin: Origin) -> Step:
         return payment.decide(task, self.ledger.read(origin.partition, task.payment_id), self.now_ms(), self.rules)
@@ -178,11 +207,11 @@ class Dispatcher:
                         version=entry.version,
                     )
                 case Step.CONFLICT:
-                    await self._letter(task, str(origin), "fingerprint-conflict", 0)
+                    await self.outbox.letter(task, str(origin), "fingerprint-conflict", 0)
                 case Step.PUBLISH_AGAIN:
-                    await self._publish(task, entry)
+                    await self.outbox.all_of(task, entry)
                 case Step.INTERRUPTED:
-                    await self._publish(task, entry)
+                    await self.outbox.all_of(task, entry)
                     await self._settle(task, origin, entry, None, payment.INTERRUPTED)
                 case Step.EXPIRE:
                     await self._store_and_publish(task, origin, payment.expire(entry, self.now_ms()), found)
@@ -237,7 +266,7 @@ class Dispatcher:
         before = found or payment.fresh(task)
         intended = payment.intend(before, task, call, self.now_ms())
         await self.ledger.write(origin.partition, task.payment_id, intended, before=found)
-        await self._publish(task, intended)
+        await self.outbox.all_of(task, intended)
         answer = await self._request(task, call, turn)
         if answer is None:
             entry = payment.not_sent(before, intended, self.now_ms())
@@ -256,29 +285,10 @@ class Dispatcher:
         """
         permit, granted_at = turn.permit, turn.granted_at
         for _ in range(MOST_PERMITS):
-            written_at: list[float] = []
-
-            async def at_its_slot(
-                permit: Permit = permit, granted_at: float = granted_at, at: list[float] = written_at
-            ) -> None:
-                self.lead.took(self.clock() - granted_at)
-                while (early_s := permit.opens_at - self.clock()) > 0:
-                    await asyncio.sleep(early_s)
-                at.append(self.clock())
-                permit.check(at[0])
-                if not self.holds():
-                    raise PermitExpired("it is not sure that the partition is still ours")
-
-            request = self.provider.charge if call is Call.CHARGE else self.provider.status
             try:
-                outcome = await request(task, idempotency_key=task.payment_id, before_write=at_its_slot)
+                return await self._in_its_slot(task, call, permit, granted_at)
             except PermitExpired:
                 NOT_SENT.labels(self.lane, "late").inc()
-            else:
-                if not written_at:
-                    return outcome, None
-                CALL_SECONDS.labels(self.lane, call.value).observe(self.clock() - written_at[0])
-                return outcome, permit.slot_us + int((written_at[0] - permit.opens_at) * 1e6)
             if not self.holds() or not self.breaker.admits(turn.ticket):
                 return None
             try:
@@ -288,6 +298,38 @@ class Dispatcher:
                 return None
             granted_at = self.clock()
         return None
+
+    async def _in_its_slot(
+        self, task: PaymentTask, call: Call, permit: Permit, granted_at: float
+    ) -> tuple[Outcome, int | None]:
+        """One request, written when its slot begins. Raises PermitExpired: not written."""
+        written_at: float | None = None
+
+        async def wait() -> None:
+            nonlocal written_at
+            self.lead.took(self.clock() - granted_at)
+            while (early_s := permit.opens_at - self.clock()) > 0:
+                await asyncio.sleep(early_s)
+            now = self.clock()
+            permit.check(now)
+            if not self.holds():
+                raise PermitExpired("it is not sure that the partition is still ours")
+            written_at = now
+
+        request = self.provider.charge if call is Call.CHARGE else self.provider.status
+        try:
+            outcome = await request(task, idempotency_key=task.payment_id, before_write=wait)
+        except PermitExpired:
+            raise
+        except Exception:  # noqa: BLE001 - see below
+            # A defect of the adapter's must not decide about money: what was written to the provider may have charged.
+            logger().exception("the adapter failed", action="adapter-failed", lane=self.lane)
+            kind = OutcomeKind.RETRYABLE if written_at is None else OutcomeKind.UNKNOWN
+            outcome = Outcome(kind=kind, reason="adapter-failed", sent=written_at is not None)
+        if written_at is None:
+            return outcome, None
+        CALL_SECONDS.labels(self.lane, call.value).observe(self.clock() - written_at)
+        return outcome, permit.slot_us + int((written_at - permit.opens_at) * 1e6)
 
     async def _settle(  # noqa: PLR0913 - a call and what came of it
         self,
@@ -332,46 +374,7 @@ class Dispatcher:
         await self.ledger.write(origin.partition, task.payment_id, entry, before=before)
         if entry.final:
             FINALS.labels(self.lane, entry.state.value).inc()
-        await self._publish(task, entry)
-
-    async def _publish(self, task: PaymentTask, entry: Entry) -> None:
-        """Publish all that an entry stands for. Idempotent: consumers key on (payment_id, version) and on attempts."""
-        key = task.payment_id.encode()
-        messages = [Message(topics.EVENTS, key, codec.encode(payment.event_of(task, entry)))]
-        result = payment.result_of(task, entry)
-        if result is not None:
-            messages.append(Message(topics.RESULTS, key, codec.encode(result)))
-        retry = payment.retry_of(task, entry)
-        if retry is not None:
-            messages.append(Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1])))
-        await self.publish(messages)
-        if entry.state is State.REVIEW and entry.review_origin is not None:
-            await self._letter(task, entry.review_origin, entry.reason or "review", entry.attempt, entry.detail or "")
-
-    async def _publish_event(self, task: PaymentTask, entry: Entry) -> None:
-        event = payment.event_of(task, entry)
-        await self.publish([Message(topics.EVENTS, task.payment_id.encode(), codec.encode(event))])
-
-    async def _letter(self, task: PaymentTask, origin: str, reason: str, attempts: int, detail: str = "") -> None:
-        """One letter an origin: a review that is published again is the same letter, whichever record led to it."""
-        LETTERS.labels(self.lane, reason).inc()
-        topic, partition, offset = origin.rsplit("/", 2)
-        letter = dead_letter.letter(
-            reason=reason,
-            detail=detail,
-            stage="dispatch",
-            topic=topic,
-            partition=int(partition),
-            offset=int(offset),
-            original=codec.encode(replace(task, attempt=max(attempts, 1))),
-            payment_id=task.payment_id,
-            merchant_id=task.merchant_id,
-            lane=task.lane,
-            attempts=attempts,
-            at_ms=self.now_ms(),
-        )
-        key = task.payment_id.encode() if reason != "fingerprint-conflict" else None
-        await self.publish([dead_letter.message(letter, key=key)])
+        await self.outbox.all_of(task, entry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 StreamError
 ├── PermitExpired         nothing was sent; take a new permit
 ├── Overtaken             the payment went on elsewhere; read the ledger again
+├── ArchiveAway           nothing was found out; the payment may go on
 └── LimiterUnavailable    nothing was sent; no calls until the store is back
 """
 
@@ -22,6 +23,10 @@ class PermitExpired(StreamError):
 
 class Overtaken(StreamError):
     """The ledger does not say any more what the decision was based on; nothing was written."""
+
+
+class ArchiveAway(StreamError):
+    """PostgreSQL does not answer: it is not known whether the payment was made long ago."""
 
 
 class LimiterUnavailable(StreamError):

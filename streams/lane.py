@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import Counter
 
@@ -23,15 +23,21 @@ from schemas import codec, topics
 from schemas.records import PaymentTask
 from streams import dead_letter, payment
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.dispatch import Dispatcher, Locks, Origin, wall_ms
 from streams.lead import Lead
 from streams.limiter import open_limiter
+from streams.outbox import Outbox
 from streams.providers import open_provider
 from streams.settings import StreamSettings
+from streams.stores.archive import open_archive
 from streams.stores.ledger import TableLedger
 from streams.throttle import Turnstile
 
 POISON = Counter("kifiya_dispatch_poison", "Records of the lane's topics that could not be handled.", ["lane"])
+
+FORGOTTEN = Counter("kifiya_ledger_forgotten", "Final payments that the ledger has forgotten.")
+
+SWEEP_S: Final = 600.0
 
 Handle = Callable[[PaymentTask, Origin], Awaitable[None]]
 
@@ -46,6 +52,7 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
         limiter = await stack.enter_async_context(open_limiter(settings.redis_url, spec))
         provider = await stack.enter_async_context(open_provider(spec))
         lifetime_s = provider.key_lifetime_s
+        ledger = TableLedger(store, app.writing)
         dispatcher = Dispatcher(
             lane=lane,
             tiers=settings.tiers(),
@@ -53,13 +60,14 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
                 max_attempts=settings.max_attempts,
                 key_lifetime_ms=None if lifetime_s is None else int(lifetime_s * 1000),
             ),
-            ledger=TableLedger(store, app.writing),
-            publish=publisher.publish,
+            ledger=ledger,
+            outbox=Outbox(lane, publisher.publish, wall_ms),
             limiter=limiter,
             provider=provider,
             breaker=Breaker(time.monotonic),
             turnstile=Turnstile(),
             lead=Lead((spec.window_ms + spec.guard_ms) / 1000),
+            archive=await stack.enter_async_context(open_archive(settings.database_url)),
             holds=app.lease.holds,
         )
         _bind(app, settings.lane_partitions, publisher, dispatcher)
@@ -67,11 +75,25 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
             admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
         )
         logger().info("dispatch starts", action="start", lane=lane)
-        watching = asyncio.create_task(limiter.watch())
+        sweeping = _sweep(ledger, dispatcher.locks, settings.ledger_window_s)
+        beside = [asyncio.create_task(limiter.watch()), asyncio.create_task(sweeping)]
         try:
             await faust_app.serve(app)
         finally:
-            watching.cancel()
+            for task in beside:
+                task.cancel()
+
+
+async def _sweep(ledger: TableLedger, locks: Locks, window_s: float) -> None:
+    """Forget what ended longer ago than the window, now and then; not before what was uncommitted has come again."""
+    while True:
+        await asyncio.sleep(min(SWEEP_S, window_s))
+        try:
+            count = await ledger.forget(wall_ms() - int(window_s * 1000), locks.busy)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep tries again
+            logger().warning("the sweep failed", action="sweep-failed", error=type(error).__name__)
+        else:
+            FORGOTTEN.inc(count)
 
 
 def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:

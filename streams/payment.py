@@ -94,6 +94,12 @@ def decode(value: bytes) -> Entry:
     return Entry(**fields)
 
 
+def forgettable(value: bytes, older_than_ms: int) -> bool:
+    """Whether this changelog value is a final entry that was last changed before this moment."""
+    raw = orjson.loads(value)
+    return raw["at_ms"] < older_than_ms and State(raw["state"]) in FINAL
+
+
 def winner(old: bytes | None, new: bytes) -> bytes:
     """Of two changelog values of one payment the one that counts: highest (final, version), the later one on a tie.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.kafka.clients import KafkaSettings
@@ -28,11 +28,19 @@ class StreamSettings(BaseSettings):
     command_partitions: int = Field(12, ge=1, le=1024)
     lane_partitions: int = Field(8, ge=1, le=1024)
     dedup_window_s: float = Field(7 * 86400, gt=0)
+    ledger_window_s: float = Field(7 * 86400, gt=0)
     max_attempts: int = Field(8, ge=1, le=100)
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _ledger_outlives_dedup(self) -> Self:
+        """What intake lets through as new must not be what the ledger forgot before."""
+        if self.ledger_window_s < self.dedup_window_s:
+            raise ValueError("LEDGER_WINDOW_S must not be shorter than DEDUP_WINDOW_S")
+        return self
 
     @property
     def kafka(self) -> KafkaSettings:

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Protocol
+from typing import Final, Protocol
 
 from streams.errors import Overtaken
-from streams.payment import Entry, decode, encode
+from streams.payment import Entry, decode, encode, forgettable
+
+LOOKED_AT: Final = 500
+"""Entries a sweep looks at in one go, some milliseconds' work; then the event loop has its turn."""
+PAUSE_S: Final = 0.02
 
 Gate = Callable[[], AbstractAsyncContextManager[None]]
 """Opens once this worker surely owns its partitions, and has recovered them; writes are made inside it."""
@@ -93,3 +98,33 @@ class TableLedger:
             if self.read(partition, payment_id) not in (before, entry):
                 raise Overtaken(payment_id)
             self._store.parts.put(partition, key, value)
+
+    async def forget(self, older_than_ms: int, busy: Callable[[str], bool]) -> int:
+        """Write tombstones for final entries last changed before this moment, then forget them; how many there were.
+
+        Open payments are never forgotten. ``busy`` tells which payments are in hand: those wait for the next sweep.
+        """
+        count = 0
+        for partition in self._store.parts.partitions():
+            keys = list(self._store.parts.of(partition))
+            for start in range(0, len(keys), LOOKED_AT):
+                count += await self._forget(partition, keys[start : start + LOOKED_AT], older_than_ms, busy)
+                await asyncio.sleep(PAUSE_S)
+        return count
+
+    async def _forget(self, partition: int, keys: list[bytes], older_than_ms: int, busy: Callable[[str], bool]) -> int:
+        async with self._gate():
+            part = self._store.parts.of(partition)
+            old = {
+                key: part[key]
+                for key in keys
+                if key in part and forgettable(part[key], older_than_ms) and not busy(key.decode())
+            }
+            if not old:
+                return 0
+            await self._store.append(partition, [(key, None) for key in old])
+        part = self._store.parts.of(partition)
+        for key, value in old.items():
+            if part.get(key) == value:  # else a cancel was refused meanwhile, and its entry follows the tombstone
+                del part[key]
+        return len(old)

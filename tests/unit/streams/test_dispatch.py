@@ -16,10 +16,11 @@ from schemas import codec, topics
 from schemas.records import EventType, PaymentEvent, PaymentTask, State, TaskKind
 from streams import payment
 from streams.breaker import Breaker
-from streams.dispatch import MOST_PERMITS, Dispatcher, Origin
+from streams.dispatch import MOST_PERMITS, Dispatcher, Origin, wall_ms
 from streams.errors import PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Permit
+from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.providers.port import Outcome, OutcomeKind
 from streams.stores.ledger import TableLedger
@@ -138,7 +139,7 @@ class World:
             tiers=TIERS,
             rules=Rules(max_attempts=3, key_lifetime_ms=60_000),
             ledger=TableLedger(self),
-            publish=self.publish,
+            outbox=Outbox("simulator", self.publish, wall_ms),
             limiter=FreeLimiter(),
             provider=provider,
             breaker=Breaker(time.monotonic),

@@ -1,0 +1,67 @@
+"""What dispatch publishes for a ledger entry: its event, the result, the retry, the dead letter."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from prometheus_client import Counter
+
+from ops.kafka.message import Message
+from schemas import codec, topics
+from schemas.records import PaymentTask, State
+from streams import dead_letter, payment
+from streams.payment import Entry
+
+LETTERS = Counter("kifiya_dispatch_dead_letters", "Dead letters of dispatch, by reason.", ["lane", "reason"])
+
+Publish = Callable[[list[Message]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """The publications of one lane's dispatch."""
+
+    lane: str
+    publish: Publish
+    now_ms: Callable[[], int]
+
+    async def all_of(self, task: PaymentTask, entry: Entry) -> None:
+        """Publish all that an entry stands for. Idempotent: consumers key on (payment_id, version) and on attempts."""
+        key = task.payment_id.encode()
+        messages = [Message(topics.EVENTS, key, codec.encode(payment.event_of(task, entry)))]
+        result = payment.result_of(task, entry)
+        if result is not None:
+            messages.append(Message(topics.RESULTS, key, codec.encode(result)))
+        retry = payment.retry_of(task, entry)
+        if retry is not None:
+            messages.append(Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1])))
+        await self.publish(messages)
+        if entry.state is State.REVIEW and entry.review_origin is not None:
+            await self.letter(task, entry.review_origin, entry.reason or "review", entry.attempt, entry.detail or "")
+
+    async def event(self, task: PaymentTask, entry: Entry) -> None:
+        """Publish an entry's event only."""
+        event = payment.event_of(task, entry)
+        await self.publish([Message(topics.EVENTS, task.payment_id.encode(), codec.encode(event))])
+
+    async def letter(self, task: PaymentTask, origin: str, reason: str, attempts: int, detail: str = "") -> None:
+        """One letter an origin: a review that is published again is the same letter, whichever record led to it."""
+        LETTERS.labels(self.lane, reason).inc()
+        topic, partition, offset = origin.rsplit("/", 2)
+        letter = dead_letter.letter(
+            reason=reason,
+            detail=detail,
+            stage="dispatch",
+            topic=topic,
+            partition=int(partition),
+            offset=int(offset),
+            original=codec.encode(replace(task, attempt=max(attempts, 1))),
+            payment_id=task.payment_id,
+            merchant_id=task.merchant_id,
+            lane=task.lane,
+            attempts=attempts,
+            at_ms=self.now_ms(),
+        )
+        key = None if reason == "fingerprint-conflict" else task.payment_id.encode()
+        await self.publish([dead_letter.message(letter, key=key)])
