@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -15,10 +16,11 @@ from ops.local.stack import Stack
 from schemas import codec, topics
 from sinks import postgres
 from sinks import rows as to_rows
+from sinks.migrate import LOCK_ID
 from sinks.patience import Patience
 from sinks.postgres import Database, Refused
 from sinks.rows import Record
-from tests.integration.sink_role import Rows, a_database, event, ids, letter, migrate
+from tests.integration.sink_role import Rows, a_database, event, ids, letter, migrate, until
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -141,10 +143,23 @@ async def test_a_failed_payment_that_was_never_called_only_waited(rows: Rows, da
 
 
 async def test_migrating_twice_or_by_two_at_once_is_migrating_once(stack: Stack) -> None:
+    """Whoever comes second waits for the first to end, here a transaction of the test's own."""
     name = f"sink_{uuid.uuid4().hex[:8]}"
     await Rows(stack.database_url).fetch(f"CREATE DATABASE {name}")
     rows = Rows(f"{stack.database_url.rpartition('/')[0]}/{name}")
-    assert await asyncio.gather(*(migrate(rows.url) for _ in range(3))) == [0, 0, 0]
+    first = await asyncpg.connect(rows.url)
+
+    async def two_wait() -> bool:
+        waiting = "locktype = 'advisory' AND NOT granted AND objid = $1"
+        return len(await rows.fetch(f"SELECT FROM pg_locks WHERE {waiting}", LOCK_ID)) == 2
+
+    async with asyncio.TaskGroup() as group, first.transaction():
+        await first.execute("SELECT pg_advisory_xact_lock($1)", LOCK_ID)
+        ended = [group.create_task(migrate(rows.url)) for _ in range(2)]
+        await until(two_wait, "both wait for the lock")
+        assert not await rows.fetch("SELECT FROM pg_tables WHERE tablename = 'payments'")
+    await first.close()
+    assert [each.result() for each in ended] == [0, 0]
     await rows.fetch(
         "INSERT INTO sink_offsets (topic, partition, next_offset) VALUES ('payments.events', 0, 7)",
     )
