@@ -1,0 +1,92 @@
+"""Intake beside plain Faust on the same unique commands: an agent that does nothing, and the naive pattern."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from ops.bench import payments, peers
+from ops.bench.figures import Aim, Figure, rate, ratios
+from ops.bench.rig import Bench, NotMeasured, declare, environment, kafka_of, process, role, until
+from ops.local.stack import Stack, running
+from schemas import topics
+from schemas.topics import Topic
+
+NAME: Final = "intake"
+DONE_S: Final = 120.0
+COMMIT_S: Final = 30.0
+MOST_REPEATED: Final = 1.01
+"""Delivery is at least once: aiokafka fetches now and then a partition twice after the seek of a recovery."""
+_OUT: Final = topics.lane_topic("simulator")
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """In each run so many new commands, then one reader after the other from where it has committed to."""
+    count = bench.size(20_000, 4_000)
+    found: dict[str, list[float]] = {"intake": [], "nothing": [], "naive": []}
+    async with running(bench.kind, parts=frozenset({"kafka"}), overrides=False) as stack:
+        kafka = kafka_of(stack)
+        await declare(
+            kafka,
+            Topic(peers.OUT, "", 12, {}, "what the naive peer sends on"),
+            Topic(
+                topics.changelog_topic("bench.naive", peers.TABLE), "", 12, {"cleanup.policy": "compact"}, "its table"
+            ),
+        )
+        for run in range(bench.runs):
+            await payments.fill(kafka, payments.command_of, f"run-{run}", count)
+            names = list(found)
+            for name in names[run % 3 :] + names[: run % 3]:
+                with TemporaryDirectory(prefix="kifiya-bench-") as folder:
+                    one = _ours if name == "intake" else _peer
+                    found[name].append(await one(bench, stack, Path(folder), count, name))
+            bench.say(f"intake run {run + 1}: " + ", ".join(f"{name} {found[name][-1]:,.0f}/s" for name in names))
+    return [
+        Figure(NAME, f"unique commands, {count:,} waiting", found["intake"], "/s"),
+        Figure(NAME, "  a Faust agent that does nothing", found["nothing"], "/s"),
+        Figure(NAME, "  the naive pattern, which loses", found["naive"], "/s"),
+        Figure(NAME, "ours of nothing", ratios(found["intake"], found["nothing"]), "x", Aim(0.7, at_least=True)),
+        Figure(NAME, "ours of the naive pattern", ratios(found["intake"], found["naive"]), "x"),
+    ]
+
+
+async def _ours(bench: Bench, stack: Stack, folder: Path, count: int, _: str) -> float:
+    """The role's own process; the times are those of the tasks that it wrote, so watching it costs it nothing."""
+    kafka = kafka_of(stack)
+    begins = await payments.ends(kafka, _OUT)
+    async with role(bench, stack, folder, "streams", "intake"):
+
+        async def all_written() -> bool:
+            now = await payments.ends(kafka, _OUT)
+            return sum(now.values()) - sum(begins.values()) >= count
+
+        await until(all_written, f"{count} tasks from intake", DONE_S, 0.5)
+
+        async def committed() -> bool:
+            return await payments.caught_up(kafka, topics.INTAKE_APP, topics.COMMANDS)
+
+        await until(committed, "the last commit of intake", COMMIT_S, 0.5)
+    stops = await payments.ends(kafka, _OUT)
+    written = sum(stops.values()) - sum(begins.values())
+    if not count <= written <= count * MOST_REPEATED:
+        raise NotMeasured(f"intake wrote {written} tasks for {count} commands")
+    return rate(await payments.stamps(kafka, begins, stops))
+
+
+async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str) -> float:
+    report = folder / "report.json"
+    arguments = ["ops.bench.peers", name, "--count", str(count), "--report", str(report)]
+
+    async def reported() -> bool:
+        return report.exists()
+
+    async def started() -> bool:
+        return True
+
+    async with process(bench, f"peer {name}", arguments, environment(stack, folder), started):
+        await until(reported, f"{count} records read by the {name} peer", DONE_S, 0.25)
+    await payments.skip(kafka_of(stack), f"bench.{name}", topics.COMMANDS)
+    return float(json.loads(report.read_text())["rate"] or math.nan)
