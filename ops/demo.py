@@ -1,4 +1,4 @@
-"""The demo's 24 records, what is counted while they run, and the verdict. Counts come from the provider and PostgreSQL."""
+"""The demo's 24 records, what is counted while they run, and the verdict: from the provider and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Record:
 
     over_http: bool
     key: str = ""
-    token: str = "pm_approve"
+    token: str = "pm_approve"  # noqa: S105 - names a payment method of the sandbox
     amount: str = "12.50"
     raw: bytes = b""
 
@@ -36,19 +36,22 @@ class Record:
 def records() -> list[Record]:
     """16 over HTTP, 8 to Kafka; what repeats or contradicts comes after what it repeats or contradicts."""
     tokens = ["pm_approve"] * 10 + ["pm_decline", "pm_503_twice"]
-    http = [Record(True, f"order-{n:02}", token, f"{10 + n}.50") for n, token in enumerate(tokens, 1)]
+    http = [
+        Record(over_http=True, key=f"order-{n:02}", token=token, amount=f"{10 + n}.50")
+        for n, token in enumerate(tokens, 1)
+    ]
     direct = [
-        Record(False, f"batch-{n:02}", token, f"{20 + n}.00")
+        Record(over_http=False, key=f"batch-{n:02}", token=token, amount=f"{20 + n}.00")
         for n, token in enumerate(["pm_approve", "pm_decline", "pm_503_twice", "pm_approve", "pm_approve"], 1)
     ]
     return [
         *http,
         *http[:3],
-        Record(True, http[3].key, amount="99.99"),
+        Record(over_http=True, key=http[3].key, amount="99.99"),
         *direct,
-        Record(False, http[4].key, http[4].token, http[4].amount),
-        Record(False, http[5].key, amount="99.99"),
-        Record(False, raw=b"\x00\x00\x00\x00\x01 this is not a payment"),
+        Record(over_http=False, key=http[4].key, token=http[4].token, amount=http[4].amount),
+        Record(over_http=False, key=http[5].key, amount="99.99"),
+        Record(over_http=False, raw=b"\x00\x00\x00\x00\x01 this is not a payment"),
     ]
 
 
