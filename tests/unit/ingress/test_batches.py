@@ -15,7 +15,7 @@ from ingress.presence import Away, Presence
 
 
 class Store:
-    """Doubles numbers. ``mood`` is what it does: well, broken, hung, or unwell (fails odd numbers only)."""
+    """Doubles numbers. ``mood`` is what it does: well, slow, broken, hung, or unwell (fails odd numbers only)."""
 
     def __init__(self) -> None:
         self.mood = "well"
@@ -26,7 +26,9 @@ class Store:
 
     async def carry(self, asks: list[int]) -> list[int | Exception]:
         self.rounds.append(asks)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05 if self.mood == "slow" else 0.001)
+        for _ in range(4):  # an answer passes through some hands of the loop
+            await asyncio.sleep(0)
         if self.mood == "broken":
             raise OSError("reset")
         if self.mood == "hung":
@@ -100,6 +102,7 @@ async def test_a_store_that_returns_is_found_without_an_ask(store: Store, mood: 
 
 
 async def test_a_lagging_loop_is_not_taken_for_a_slow_store(store: Store) -> None:
+    store.mood = "slow"
     asking = asyncio.create_task(store.batches.ask(1))
     await until(lambda: store.rounds)
     time.sleep(0.35)  # the answer has come by now, and so has the end of the wait

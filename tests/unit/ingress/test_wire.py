@@ -32,6 +32,7 @@ class Client:
         """The next answer: status, headers, body."""
         async with asyncio.timeout(5):
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            assert lines[0].startswith("HTTP/1.1 "), lines[0]
             headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
             body = b"" if head else await self.reader.readexactly(int(headers["content-length"]))
         return int(lines[0].split()[1]), headers, body
@@ -150,6 +151,20 @@ async def test_a_large_head_is_a_431(head: bytes) -> None:
         status, _, body = await found.answer()
         assert (status, code(body)) == (431, "headers-too-large")
         assert await found.closed() == b""
+
+
+@pytest.mark.parametrize("start", [b"GET /", ALIVE + b"x: ", ALIVE + b"x"])
+async def test_a_head_that_grows_is_a_431(start: bytes) -> None:
+    async with client() as found:
+        found.writer.write(start)
+        answering = asyncio.create_task(found.answer())
+        for _ in range(60):
+            found.writer.write(b"x" * 1000)
+            await asyncio.sleep(0.002)
+            if answering.done():
+                break
+        status, _, body = await answering
+        assert (status, code(body)) == (431, "headers-too-large")
 
 
 async def test_a_head_of_the_allowed_size_passes() -> None:
