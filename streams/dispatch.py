@@ -214,8 +214,10 @@ class Dispatcher:
                     await self.outbox.all_of(task, entry)
                     await self._settle(task, origin, entry, None, payment.INTERRUPTED)
                 case Step.EXPIRE:
+                    await self.outbox.tell_first(task, found)
                     await self._store_and_publish(task, origin, payment.expire(entry, self.now_ms()), found)
                 case Step.REVIEW:
+                    await self.outbox.tell_first(task, found)
                     after = payment.review(entry, "key-expired", self.now_ms(), replay_id=task.replay_id)
                     await self._store_and_publish(task, origin, after, found)
             STEPS.labels(self.lane, step.value).inc()
@@ -265,6 +267,7 @@ class Dispatcher:
         found = self.ledger.read(origin.partition, task.payment_id)
         before = found or payment.fresh(task)
         intended = payment.intend(before, task, call, self.now_ms())
+        await self.outbox.tell_first(task, found)
         await self.ledger.write(origin.partition, task.payment_id, intended, before=found)
         await self.outbox.all_of(task, intended)
         answer = await self._request(task, call, turn)

@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from ops.kafka.message import Message
 from schemas import codec, topics
-from schemas.records import PaymentTask, State
+from schemas.records import EventType, PaymentTask, State
 from streams import dead_letter, payment
 from streams.payment import Entry
 
@@ -33,12 +33,20 @@ class Outbox:
         result = payment.result_of(task, entry)
         if result is not None:
             messages.append(Message(topics.RESULTS, key, codec.encode(result)))
-        retry = payment.retry_of(task, entry)
-        if retry is not None:
-            messages.append(Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1])))
         await self.publish(messages)
+        retry = payment.retry_of(task, entry)
+        if retry is not None:  # only now: once it runs, nobody would come back to this entry's event
+            await self.publish([Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1]))])
         if entry.state is State.REVIEW and entry.review_origin is not None:
             await self.letter(task, entry.review_origin, entry.reason or "review", entry.attempt, entry.detail or "")
+
+    async def tell_first(self, task: PaymentTask, found: Entry | None) -> None:
+        """Publish the event of an entry that is about to be overwritten, where another record's handling wrote it.
+
+        That one may have died before it said so; all others are told before anything that follows from them can come.
+        """
+        if found is not None and found.event in (EventType.CANCEL_REFUSED, EventType.CALL_NOT_SENT):
+            await self.event(task, found)
 
     async def event(self, task: PaymentTask, entry: Entry) -> None:
         """Publish an entry's event only."""
