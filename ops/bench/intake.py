@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from ops.bench import payments, peers
-from ops.bench.figures import Aim, Figure, rate, ratios
+from ops.bench.figures import Aim, Figure, between, ratios, span
+from ops.bench.proc import processor_s
 from ops.bench.rig import Bench, NotMeasured, declare, environment, kafka_of, process, role, until
 from ops.local.stack import Stack, running
 from schemas import topics
@@ -23,18 +26,24 @@ MOST_REPEATED: Final = 1.01
 _OUT: Final = topics.lane_topic("simulator")
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What one reader took for the commands of one run."""
+
+    rate: float
+    processor_us: float
+
+
 async def measure(bench: Bench) -> list[Figure]:
     """In each run so many new commands, then one reader after the other from where it has committed to."""
     count = bench.size(20_000, 4_000)
-    found: dict[str, list[float]] = {"intake": [], "nothing": [], "naive": []}
+    found: dict[str, list[_Taken]] = {"intake": [], "nothing": [], "naive": []}
     async with running(bench.kind, parts=frozenset({"kafka"}), overrides=False) as stack:
         kafka = kafka_of(stack)
         await declare(
             kafka,
             Topic(peers.OUT, "", 12, {}, "what the naive peer sends on"),
-            Topic(
-                topics.changelog_topic("bench.naive", peers.TABLE), "", 12, {"cleanup.policy": "compact"}, "its table"
-            ),
+            Topic(topics.changelog_topic("bench.naive", peers.TABLE), "", 12, {"cleanup.policy": "compact"}, "a table"),
         )
         for run in range(bench.runs):
             await payments.fill(kafka, payments.command_of, f"run-{run}", count)
@@ -43,40 +52,63 @@ async def measure(bench: Bench) -> list[Figure]:
                 with TemporaryDirectory(prefix="kifiya-bench-") as folder:
                     one = _ours if name == "intake" else _peer
                     found[name].append(await one(bench, stack, Path(folder), count, name))
-            bench.say(f"intake run {run + 1}: " + ", ".join(f"{name} {found[name][-1]:,.0f}/s" for name in names))
+            bench.say(f"intake run {run + 1}: " + ", ".join(f"{name} {found[name][-1].rate:,.0f}/s" for name in names))
+    return _figures(count, found)
+
+
+def _figures(count: int, found: dict[str, list[_Taken]]) -> list[Figure]:
+    rates = {name: [one.rate for one in taken] for name, taken in found.items()}
+    processor = {name: [one.processor_us for one in taken] for name, taken in found.items()}
+    ours, nothing, naive = "intake", "nothing", "naive"
     return [
-        Figure(NAME, f"unique commands, {count:,} waiting", found["intake"], "/s"),
-        Figure(NAME, "  a Faust agent that does nothing", found["nothing"], "/s"),
-        Figure(NAME, "  the naive pattern, which loses", found["naive"], "/s"),
-        Figure(NAME, "ours of nothing", ratios(found["intake"], found["nothing"]), "x", Aim(0.7, at_least=True)),
-        Figure(NAME, "ours of the naive pattern", ratios(found["intake"], found["naive"]), "x"),
+        Figure(NAME, f"unique commands, {count:,} waiting", rates[ours], "/s"),
+        Figure(NAME, "  a Faust agent that does nothing", rates[nothing], "/s"),
+        Figure(NAME, "  the naive pattern, which loses", rates[naive], "/s"),
+        Figure(NAME, "ours of nothing", ratios(rates[ours], rates[nothing]), "x", Aim(0.7, at_least=True)),
+        Figure(NAME, "ours of the naive pattern", ratios(rates[ours], rates[naive]), "x"),
+        Figure(NAME, "processor time of one command", processor[ours], "us"),
+        Figure(NAME, "  of nothing", processor[nothing], "us"),
+        Figure(NAME, "  of the naive pattern", processor[naive], "us"),
     ]
 
 
-async def _ours(bench: Bench, stack: Stack, folder: Path, count: int, _: str) -> float:
+async def _ours(bench: Bench, stack: Stack, folder: Path, count: int, _: str) -> _Taken:
     """The role's own process; the times are those of the tasks that it wrote, so watching it costs it nothing."""
     kafka = kafka_of(stack)
     begins = await payments.ends(kafka, _OUT)
-    async with role(bench, stack, folder, "streams", "intake"):
+    samples: list[tuple[float, float]] = []
+    async with role(bench, stack, folder, "streams", "intake") as found:
+        sampling = asyncio.create_task(_sample(found.pid, samples))
 
         async def all_written() -> bool:
             now = await payments.ends(kafka, _OUT)
             return sum(now.values()) - sum(begins.values()) >= count
 
-        await until(all_written, f"{count} tasks from intake", DONE_S, 0.5)
-
         async def committed() -> bool:
             return await payments.caught_up(kafka, topics.INTAKE_APP, topics.COMMANDS)
 
-        await until(committed, "the last commit of intake", COMMIT_S, 0.5)
+        try:
+            await until(all_written, f"{count} tasks from intake", DONE_S, 0.5)
+            await until(committed, "the last commit of intake", COMMIT_S, 0.5)
+        finally:
+            sampling.cancel()
     stops = await payments.ends(kafka, _OUT)
     written = sum(stops.values()) - sum(begins.values())
     if not count <= written <= count * MOST_REPEATED:
         raise NotMeasured(f"intake wrote {written} tasks for {count} commands")
-    return rate(await payments.stamps(kafka, begins, stops))
+    took = span(await payments.stamps(kafka, begins, stops))
+    processor_used_s = between(samples, took.end) - between(samples, took.begin)
+    return _Taken(took.rate, 1e6 * processor_used_s / took.events)
 
 
-async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str) -> float:
+async def _sample(pid: int, samples: list[tuple[float, float]]) -> None:
+    """Note the processor time used so far, by the wall clock that stamps records; until cancelled."""
+    while True:
+        samples.append((time.time(), processor_s(pid)))
+        await asyncio.sleep(0.05)
+
+
+async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str) -> _Taken:
     report = folder / "report.json"
     arguments = ["ops.bench.peers", name, "--count", str(count), "--report", str(report)]
 
@@ -89,4 +121,4 @@ async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str)
     async with process(bench, f"peer {name}", arguments, environment(stack, folder), started):
         await until(reported, f"{count} records read by the {name} peer", DONE_S, 0.25)
     await payments.skip(kafka_of(stack), f"bench.{name}", topics.COMMANDS)
-    return float(json.loads(report.read_text())["rate"] or math.nan)
+    return _Taken(**json.loads(report.read_text()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +18,8 @@ import httpx2
 
 from ops.bench import payments
 from ops.bench.figures import Aim, Figure, most_in_a_second, shares_used
-from ops.bench.rig import LANE, Bench, NotMeasured, answers, declare, environment, kafka_of, process, role, until
+from ops.bench.ingress import migrate
+from ops.bench.rig import LANE, Bench, answers, declare, environment, kafka_of, process, role, until
 from ops.local.ports import free_port
 from ops.local.stack import Stack, running
 
@@ -26,20 +28,25 @@ LIMIT: Final = 2
 WORKERS: Final = 3
 SETTLE_S: Final = 5.0
 FLOWING_S: Final = 30.0
+_UNUSED: Final = re.compile(r"^kifiya_permits_(?:not_used|discarded)_total\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    """One stretch of time, cut into as many slices as there are runs; the joining of the workers is watched, too."""
+    """One stretch of time, in slices as many as there are runs; the joining of the workers is watched, too."""
     seconds = bench.size(120, 20)
     with TemporaryDirectory(prefix="kifiya-bench-") as folder:
-        async with running(bench.kind, parts=frozenset({"kafka", "redis"}), overrides=False) as stack:
+        async with running(bench.kind, overrides=False) as stack:
             await declare(kafka_of(stack))
+            await migrate(stack)
             backlog = int(LIMIT * (seconds + FLOWING_S + SETTLE_S + 60))
             await payments.fill(kafka_of(stack), payments.task_of, "limiter", backlog)
             async with AsyncExitStack() as parts:
                 url = await _simulator(parts, bench)
-                await _workers(parts, bench, stack, Path(folder), url)
-                return await _watch(bench, url, seconds)
+                metrics = await _workers(parts, bench, stack, Path(folder), url)
+                async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+                    calls, begin_ns = await _watch(http, url, seconds)
+                    unused = await _unused(http, metrics)
+    return _figures(bench, calls, begin_ns, seconds, unused)
 
 
 async def _simulator(parts: AsyncExitStack, bench: Bench) -> str:
@@ -54,12 +61,16 @@ async def _simulator(parts: AsyncExitStack, bench: Bench) -> str:
     return url
 
 
-async def _workers(parts: AsyncExitStack, bench: Bench, stack: Stack, folder: Path, url: str) -> None:
+async def _workers(parts: AsyncExitStack, bench: Bench, stack: Stack, folder: Path, url: str) -> list[str]:
+    """Workers with a data folder each; the URLs of their metrics."""
     lanes = json.dumps({LANE: {"provider": "simulator", "limit": LIMIT, "url": url}})
+    found = []
     for number in range(WORKERS):
         data = folder / str(number)
         data.mkdir()
-        await parts.enter_async_context(role(bench, stack, data, "streams", "dispatch", "--lane", LANE, LANES=lanes))
+        worker = role(bench, stack, data, "streams", "dispatch", "--lane", LANE, LANES=lanes)
+        found.append((await parts.enter_async_context(worker)).metrics)
+    return found
 
 
 async def _calls(http: httpx2.AsyncClient, url: str) -> list[dict[str, Any]]:
@@ -67,26 +78,35 @@ async def _calls(http: httpx2.AsyncClient, url: str) -> list[dict[str, Any]]:
     return found
 
 
-async def _watch(bench: Bench, url: str, seconds: float) -> list[Figure]:
-    async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+async def _watch(http: httpx2.AsyncClient, url: str, seconds: float) -> tuple[list[dict[str, Any]], int]:
+    """All calls that the simulator has seen, and when the time began."""
 
-        async def flowing() -> bool:
-            return bool(await _calls(http, url))
+    async def flowing() -> bool:
+        return bool(await _calls(http, url))
 
-        await until(flowing, "the first call of the workers", FLOWING_S)
-        await asyncio.sleep(SETTLE_S)
-        begin_ns = time.monotonic_ns()  # the simulator's clock: it runs on this machine
-        await asyncio.sleep(seconds + 2)
-        calls = await _calls(http, url)
+    await until(flowing, "the first call of the workers", FLOWING_S)
+    await asyncio.sleep(SETTLE_S)
+    begin_ns = time.monotonic_ns()  # the simulator's clock: it runs on this machine
+    await asyncio.sleep(seconds + 2)
+    return await _calls(http, url), begin_ns
+
+
+async def _unused(http: httpx2.AsyncClient, metrics: list[str]) -> int:
+    """Permits that the workers were granted and did not use, by their own count."""
+    texts = [(await http.get(url)).text for url in metrics]
+    return sum(int(float(count)) for text in texts for count in _UNUSED.findall(text))
+
+
+def _figures(bench: Bench, calls: list[dict[str, Any]], begin_ns: int, seconds: float, unused: int) -> list[Figure]:
     arrivals = [call["arrived_ns"] for call in calls]
     end_ns = begin_ns + int(seconds * 1e9)
-    if not any(begin_ns <= at < end_ns for at in arrivals):
-        raise NotMeasured(f"not within {seconds:g} s: a call of the workers")
-    shares = [100 * share for share in shares_used(arrivals, begin_ns, end_ns, bench.runs, LIMIT)]
+    used = [100 * share for share in shares_used(arrivals, begin_ns, end_ns, 1, LIMIT)]
+    slices = [100 * share for share in shares_used(arrivals, begin_ns, end_ns, bench.runs, LIMIT)]
     refused = sum(call["status"] == 429 for call in calls)  # noqa: PLR2004
-    bench.say(f"limiter: {len(calls)} calls, shares {', '.join(f'{share:.1f} %' for share in shares)}")
     return [
-        Figure(NAME, f"used of 2/s, {WORKERS} workers, {seconds:g} s", shares, "%", Aim(95, at_least=True)),
+        Figure(NAME, f"used of {LIMIT}/s, {WORKERS} workers, {seconds:g} s", used, "%", Aim(95, at_least=True)),
+        Figure(NAME, f"  in each of {bench.runs} slices of the time", slices, "%"),
+        Figure(NAME, f"  permits not used, of {len(calls) + unused}", [unused], ""),
         Figure(NAME, f"most calls in any second of {len(calls)}", [most_in_a_second(arrivals)], "", Aim(LIMIT)),
-        Figure(NAME, "calls that the provider refused", [refused], "", Aim(0)),
+        Figure(NAME, "  calls that the provider refused", [refused], "", Aim(0)),
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from pathlib import Path
 from typing import Final
 
 import asyncpg
@@ -13,6 +12,7 @@ import httpx2
 from ops.bench import payments
 from ops.bench.figures import Aim, Figure
 from ops.bench.idle import create_one
+from ops.bench.proc import resident_bytes
 from ops.bench.rig import Bench, NotMeasured, kafka_of, until
 from ops.local.gateway import ROLES, Gateway, gateway
 from schemas import topics
@@ -91,14 +91,3 @@ async def _sizes(found: Gateway) -> dict[str, float]:
     if found.supervisor.pids != pids:
         raise NotMeasured("a role died meanwhile, its log says why")
     return {role: statistics.median(look[role] for look in looks) for role in ROLES}
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process. Raises NotMeasured where this system has no /proc."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    except OSError as error:
-        raise NotMeasured(f"the memory of process {pid} cannot be read in /proc") from error
-    raise NotMeasured(f"process {pid} has ended")

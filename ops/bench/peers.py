@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import faust
 
-from ops.bench.figures import rate_of_counts
 from ops.kafka import faust_app
 from ops.kafka.clients import KafkaSettings
 from schemas import topics
@@ -39,24 +38,26 @@ _SAME: Final = (
 
 
 class Tally:
-    """Counts records; at the last one writes the rate between the end of the warm-up and now."""
+    """Counts records; at the last one writes what they took since the end of the warm-up."""
 
     def __init__(self, total: int, report: Path) -> None:
         self._total = total
         self._report = report
         self._warm = max(1, total // 10)
         self._count = 0
-        self._samples: list[tuple[float, int]] = []
+        self._begin = self._begin_processor = 0.0
 
     def one(self) -> None:
         """One more."""
         self._count += 1
-        if self._count in (self._warm, self._total):
-            self._samples.append((time.perf_counter(), self._count))
-            if self._count == self._total:
-                part = self._report.with_suffix(".part")
-                part.write_text(json.dumps({"rate": rate_of_counts(self._samples)}))
-                part.rename(self._report)
+        if self._count == self._warm:
+            self._begin, self._begin_processor = time.perf_counter(), time.process_time()
+        elif self._count == self._total:
+            seconds, processor_s = time.perf_counter() - self._begin, time.process_time() - self._begin_processor
+            events = self._total - self._warm
+            part = self._report.with_suffix(".part")
+            part.write_text(json.dumps({"rate": events / seconds, "processor_us": 1e6 * processor_s / events}))
+            part.rename(self._report)
 
 
 def create_app(name: str, kafka: KafkaSettings, datadir: str) -> faust.App:

@@ -111,17 +111,26 @@ async def process(
         await found.stop(STOP_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A running role."""
+
+    pid: int
+    metrics: str
+
+
 @asynccontextmanager
-async def role(bench: Bench, stack: Stack, data: Path, *arguments: str, **more: str) -> AsyncIterator[Child]:
-    """One role with a fresh data folder, ready: its partitions are assigned and recovered. Raises StartError."""
+async def role(bench: Bench, stack: Stack, data: Path, *arguments: str, **more: str) -> AsyncIterator[Role]:
+    """One role, ready: its partitions are assigned and recovered. Raises StartError."""
     port = free_port()
-    env = environment(stack, data, ADMIN_PORT=str(port), **more)
+    admin = f"http://127.0.0.1:{port}"
 
     async def probe() -> bool:
-        return await answers(f"http://127.0.0.1:{port}/readyz")
+        return await answers(f"{admin}/readyz")
 
+    env = environment(stack, data, ADMIN_PORT=str(port), **more)
     async with process(bench, " ".join(arguments), arguments, env, probe) as found:
-        yield found
+        yield Role(found.pid or 0, f"{admin}/metrics")
 
 
 async def output(arguments: Sequence[str], within_s: float) -> dict[str, Any]:

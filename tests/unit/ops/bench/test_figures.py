@@ -48,14 +48,27 @@ def test_a_ratio_to_nothing_is_not_a_number() -> None:
     assert math.isnan(figures.ratios([1], [0])[0])
 
 
-def test_rate_leaves_the_warm_up_out() -> None:
+def test_a_span_leaves_the_warm_up_out() -> None:
     slow_start = [0.0, 10.0, *(10 + number / 100 for number in range(1, 19))]
-    assert figures.rate(slow_start, warm_up=0.1) == pytest.approx(100)
+    found = figures.span(slow_start, warm_up=0.1)
+    assert found.rate == pytest.approx(100)
+    assert (found.begin, found.events) == (10.01, 17)
 
 
 @pytest.mark.parametrize("times", [[], [1.0], [2.0, 2.0, 2.0]])
 def test_no_span_has_no_rate(times: list[float]) -> None:
-    assert math.isnan(figures.rate(times))
+    assert math.isnan(figures.span(times).rate)
+
+
+@pytest.mark.parametrize(
+    ("at", "reading"), [(0.0, 10), (1.0, 10), (2.0, 15), (3.0, 20), (3.5, 50), (4.0, 80), (9.0, 80)]
+)
+def test_a_reading_lies_between_its_neighbours(at: float, reading: float) -> None:
+    assert figures.between([(1.0, 10.0), (3.0, 20.0), (3.0, 20.0), (4.0, 80.0)], at) == reading
+
+
+def test_no_samples_have_no_reading() -> None:
+    assert math.isnan(figures.between([], 1.0))
 
 
 def test_rate_of_counts_begins_after_the_warm_up_and_ends_with_the_last_event() -> None:
