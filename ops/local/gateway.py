@@ -28,7 +28,8 @@ from schemas import topics
 from schemas.lanes import Lane, parse_lanes
 
 READY_S: Final = 90.0
-DEFAULT_LANES: Final = '{"simulator": {"provider": "simulator", "limit": 2}}'
+DEFAULT_LANES: Final = '{"simulator": {"provider": "simulator", "limit": 2, "guard_ms": 40}}'
+"""Twice the usual guard: here a dozen processes share a few cores, and a late one is jitter like a network's."""
 ROLES: Final = ("ingress", "intake", "dispatch", "delay", "sink")
 
 

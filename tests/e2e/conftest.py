@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from tests.e2e.gateway import Gateway, running
 
-FAST = '{"simulator": {"provider": "simulator", "limit": 50, "call_timeout_ms": 2000}}'
+FAST = '{"simulator": {"provider": "simulator", "limit": 50, "guard_ms": 250, "call_timeout_ms": 2000}}'
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -73,7 +73,7 @@ async def test_flushing_redis_never_lets_a_second_exceed_the_limit(gateway: Gate
 
 async def test_charging_goes_on_while_postgresql_is_away() -> None:
     kind = os.environ.get("TEST_STACK", "embedded")
-    lanes = '{"simulator": {"provider": "simulator", "limit": 50, "call_timeout_ms": 2000}}'
+    lanes = '{"simulator": {"provider": "simulator", "limit": 50, "guard_ms": 250, "call_timeout_ms": 2000}}'
     async with (
         local.running("embedded", parts=frozenset({"postgres"})) as stack,
         running(kind, LANES=lanes, DATABASE_URL=stack.database_url) as gateway,
