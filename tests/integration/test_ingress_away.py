@@ -112,7 +112,7 @@ async def lasting(own: Stack) -> AsyncIterator[Ingress]:
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("how", ["killed", "hung"])
-@pytest.mark.parametrize("mix", MIXES, ids="+".join)
+@pytest.mark.parametrize("mix", MIXES, ids=lambda mix: "+".join(sorted(mix)))
 async def test_every_mix_of_absences_is_bounded_and_heals(
     own: Stack, lasting: Ingress, mix: frozenset[str], how: str
 ) -> None:
