@@ -1,10 +1,17 @@
-"""From the store's clock to ours: what a slot means on the local monotonic clock, whether the store's clock jumped."""
+"""From the store's clock to ours: what a slot means on the local monotonic clock, and whether the store's is steady.
+
+Pure; moments are passed in.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from streams.limiter.port import Permit
+
+FORGET_S: Final = 60.0
+"""A reading older than this says nothing about a jump: two good clocks may have drifted apart by some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +39,32 @@ def jumped(before: Reading, after: Reading, guard_s: float) -> bool:
     store_s = (after.store_us - before.store_us) / 1e6
     least, most = after.asked_at - before.heard_at, after.heard_at - before.asked_at
     return not least - guard_s <= store_s <= most + guard_s
+
+
+@dataclass(slots=True)
+class Steadiness:
+    """Since when the store's clock has been seen to run as ours does.
+
+    After a jump forward the log looks older than it is: slots that were granted before it, up to one window ahead, may
+    still be used for a window, and count for another. So nothing is taken before two windows of steadiness; a worker
+    that has just come, and cannot know what was before, waits as long.
+    """
+
+    guard_s: float
+    settle_s: float
+    _last: Reading | None = None
+    _since: float = float("inf")
+
+    def read(self, reading: Reading) -> None:
+        """One more answer. Only a quick one, exact to half the guard, is kept to measure later ones by."""
+        quick = reading.heard_at - reading.asked_at <= self.guard_s / 2
+        last = self._last
+        if last is None or reading.heard_at - last.heard_at > FORGET_S or jumped(last, reading, self.guard_s):
+            self._last = reading if quick else None
+            self._since = reading.heard_at if quick else float("inf")
+        elif quick:
+            self._last = reading
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until permits may be taken; infinite where there is no exact reading to go by."""
+        return max(0.0, self._since + self.settle_s - now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -16,7 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from schemas.lanes import Lane
 from streams.errors import LimiterUnavailable
-from streams.limiter.clock import Reading, jumped, permit_for
+from streams.limiter.clock import Reading, Steadiness, permit_for
 from streams.limiter.port import Permit
 
 GRANTED = Counter("kifiya_permits_granted", "Permits granted.", ["lane"])
@@ -24,9 +26,9 @@ DISCARDED = Counter("kifiya_permits_discarded", "Slots spent and not used, by re
 
 SCRIPT: Final = (Path(__file__).parent / "acquire.lua").read_text()
 ANSWER_S: Final = 0.5
-REST_S: Final = 1.0
+LOOK_S: Final = 0.25
+PATIENCE_S: Final = 2.0
 WATCH_S: Final = 2.0
-FORGET_READING_S: Final = 60.0
 
 
 class RedisLimiter:
@@ -46,8 +48,13 @@ class RedisLimiter:
         self._guard_s = lane.guard_ms / 1000
         self._window_us = (lane.window_ms + lane.guard_ms) * 1000
         self._sha = ""
-        self._last: tuple[str, Reading] | None = None
-        self.healthy = False
+        self._steadiness = Steadiness(self._guard_s, 2 * self._window_us / 1e6)
+        self._there = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the store answered last time, and quickly enough for its clock to be known."""
+        return self._there and self._steadiness.wait_s(time.monotonic()) < float("inf")
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,52 +65,53 @@ class RedisLimiter:
         await self._client.aclose()
 
     async def watch(self) -> None:
-        """Ask every two seconds whether the store is there, for health only; never returns."""
+        """Read the store's clock every two seconds: whether it is there, and whether it is steady; never returns."""
         while True:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    await self._client.ping()
-                self.healthy = True
-            except (RedisError, OSError, TimeoutError):
-                self.healthy = False
+            with suppress(LimiterUnavailable):
+                await self._look()
             await asyncio.sleep(WATCH_S)
 
     async def acquire(self, lead_s: float = 0.0) -> Permit:
         """See the port. Waits between questions as long as the store says, so the load on Redis is bounded."""
         while True:
-            granted, number, reading, run_id = await self._ask(lead_s)
-            if self._clock_jumped(run_id, reading):
+            await self._steady()
+            granted, number, reading = await self._ask(lead_s)
+            self._steadiness.read(reading)
+            if self._steadiness.wait_s(time.monotonic()) > 0:
                 DISCARDED.labels(self._lane.name, "clock-jump").inc()
-                await asyncio.sleep(REST_S)
-                continue
-            if not granted:
+            elif not granted:
                 await asyncio.sleep(number / 1e6)
-                continue
-            permit = permit_for(number, reading, self._guard_s)
-            if permit is None:
+            elif (permit := permit_for(number, reading, self._guard_s)) is None:
                 DISCARDED.labels(self._lane.name, "slow-answer").inc()
-                continue
-            GRANTED.labels(self._lane.name).inc()
-            return permit
+            else:
+                GRANTED.labels(self._lane.name).inc()
+                return permit
 
-    def _clock_jumped(self, run_id: str, reading: Reading) -> bool:
-        before, self._last = self._last, (run_id, reading)
-        if before is None or before[0] != run_id or reading.asked_at - before[1].asked_at > FORGET_READING_S:
-            return False
-        return jumped(before[1], reading, self._guard_s)
+    async def _steady(self) -> None:
+        while (wait_s := self._steadiness.wait_s(time.monotonic())) > 0:
+            await self._look()
+            await asyncio.sleep(min(wait_s, LOOK_S))
 
-    async def _ask(self, lead_s: float) -> tuple[bool, int, Reading, str]:
+    async def _look(self) -> None:
         asked_at = time.monotonic()
+        seconds, micros = await self._answer(self._client.time())
+        self._steadiness.read(Reading(seconds * 1_000_000 + micros, asked_at, time.monotonic()))
+
+    async def _answer(self, asking: Awaitable[Any]) -> Any:
+        """What the store says. Raises LimiterUnavailable within two seconds."""
         try:
-            async with asyncio.timeout(2.0):
-                answer = await self._run(lead_s)
+            async with asyncio.timeout(PATIENCE_S):
+                found = await asking
         except (RedisError, OSError, TimeoutError) as error:
-            self.healthy = False
+            self._there = False
             raise LimiterUnavailable(type(error).__name__) from error
-        heard_at = time.monotonic()
-        self.healthy = True
-        granted, number, now_us, run_id = answer
-        return granted == 1, int(number), Reading(int(now_us), asked_at, heard_at), run_id.decode()
+        self._there = True
+        return found
+
+    async def _ask(self, lead_s: float) -> tuple[bool, int, Reading]:
+        asked_at = time.monotonic()
+        granted, number, now_us, _ = await self._answer(self._run(lead_s))
+        return granted == 1, int(number), Reading(int(now_us), asked_at, time.monotonic())
 
     async def _run(self, lead_s: float) -> Any:
         arguments = (self._lane.limit, self._window_us, int(lead_s * 1e6))
