@@ -1,0 +1,34 @@
+"""How far ahead a slot is asked for."""
+
+from __future__ import annotations
+
+import random
+
+from streams.lead import FIRST_S, LEAST_S, Lead
+
+
+def test_it_begins_with_a_guess_and_then_follows_what_was_measured() -> None:
+    lead = Lead(1.02)
+    assert lead.seconds() == FIRST_S
+    lead.took(0.020)
+    assert lead.seconds() == 0.020 * 1.25 + LEAST_S
+    lead.took(0.001)
+    assert lead.seconds() == 0.020 * 1.25 + LEAST_S
+    for _ in range(32):
+        lead.took(0.001)
+    assert lead.seconds() == 0.001 * 1.25 + LEAST_S
+
+
+def test_no_slot_is_further_ahead_than_a_window() -> None:
+    lead = Lead(0.2)
+    lead.took(30.0)
+    assert lead.seconds() == 0.2
+
+
+def test_of_preparations_that_vary_as_on_kafka_at_most_one_in_twenty_takes_longer() -> None:
+    chance, lead, late = random.Random(7), Lead(1.02), 0
+    for _ in range(5000):
+        took = chance.lognormvariate(-4.6, 0.6)  # about 10 ms, one in a hundred over 40 ms
+        late += took > lead.seconds() + 0.010
+        lead.took(took)
+    assert late <= 0.05 * 5000

@@ -1,0 +1,108 @@
+"""The turnstile: one at a time, due ones first within bounds, and a cancelled waiter costs nobody a turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.throttle import DUE_IN_A_ROW, Turnstile
+
+
+class Line:
+    """Waiters at one turnstile, and the order in which they had their turn."""
+
+    def __init__(self) -> None:
+        self.turnstile = Turnstile()
+        self.order: list[str] = []
+        self.at_once = 0
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def _pass(self, name: str, *, due: bool) -> None:
+        async with self.turnstile.turn(due=due):
+            self.at_once += 1
+            assert self.at_once == 1
+            self.order.append(name)
+            await asyncio.sleep(0)
+            self.at_once -= 1
+
+    async def join(self, name: str, *, due: bool) -> None:
+        self.tasks[name] = asyncio.create_task(self._pass(name, due=due))
+        await asyncio.sleep(0)
+
+    async def all_through(self) -> None:
+        await asyncio.wait_for(asyncio.gather(*self.tasks.values(), return_exceptions=True), 5)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "order"),
+    [
+        ("fff", "fff"),
+        ("ffdd", "ddff"),
+        ("fdddd", "dddfd"),
+        ("ffdddddddd", "dddfdddfdd"),
+        ("dddd", "dddd"),
+    ],
+)
+async def test_due_ones_go_first_but_at_most_three_in_a_row(waiting: str, order: str) -> None:
+    line = Line()
+    async with line.turnstile.turn(due=False):
+        for number, kind in enumerate(waiting):
+            await line.join(f"{kind}{number}", due=kind == "d")
+    await line.all_through()
+    assert "".join(name[0] for name in line.order) == order
+    for kind in "df":
+        numbers = [int(name[1:]) for name in line.order if name[0] == kind]
+        assert numbers == sorted(numbers)
+
+
+async def test_a_cancelled_waiter_frees_its_place() -> None:
+    line = Line()
+    async with line.turnstile.turn(due=False):
+        for name in ("a", "b", "c"):
+            await line.join(name, due=False)
+        line.tasks["a"].cancel()
+        line.tasks["b"].cancel()
+    await line.all_through()
+    assert line.order == ["c"]
+
+
+async def test_a_waiter_that_is_cancelled_with_the_turn_in_its_hand_passes_it_on() -> None:
+    line = Line()
+    async with line.turnstile.turn(due=False):
+        await line.join("a", due=False)
+        await line.join("b", due=False)
+    line.tasks["a"].cancel()  # its turn was given just now, and not taken yet
+    await line.all_through()
+    assert line.order == ["b"]
+
+
+async def test_an_error_inside_passes_the_turn_on() -> None:
+    turnstile = Turnstile()
+    with pytest.raises(KeyError):
+        async with turnstile.turn(due=True):
+            raise KeyError
+    async with asyncio.timeout(1), turnstile.turn(due=False):
+        pass
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
+def test_nobody_is_forgotten_and_due_ones_never_run_more_than_three_in_a_row(waiters: list[tuple[bool, bool]]) -> None:
+    async def run() -> None:
+        line = Line()
+        async with line.turnstile.turn(due=False):
+            for number, (due, _) in enumerate(waiters):
+                await line.join(f"{'d' if due else 'f'}{number}", due=due)
+            for number, (due, cancelled) in enumerate(waiters):
+                if cancelled:
+                    line.tasks[f"{'d' if due else 'f'}{number}"].cancel()
+        await line.all_through()
+        assert len(line.order) == sum(not cancelled for _, cancelled in waiters)
+        kinds = "".join(name[0] for name in line.order)
+        assert "d" * (DUE_IN_A_ROW + 1) not in kinds[: kinds.rfind("f") + 1]
+        async with asyncio.timeout(1), line.turnstile.turn(due=False):
+            pass
+
+    asyncio.run(run())
