@@ -34,6 +34,8 @@ class Presence:
         self._rest_s = rest_s
         self._patience_s = patience_s
         self._looking: asyncio.Task[None] | None = None
+        PRESENT.labels(name).set(1)  # until it fails: the metrics are there before the first call
+        AWAY.labels(name).inc(0)
 
     def check(self) -> None:
         """Raises Away, at once, while it is known to be away."""

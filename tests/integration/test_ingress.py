@@ -124,7 +124,9 @@ async def test_metrics_count_and_name_no_merchant(ready: Stack) -> None:
         assert "kifiya_ingress_accepted_total 2.0" in metrics
         for code, count in (("201", 2), ("409", 1), ("422", 1)):
             assert f'kifiya_ingress_creates_total{{answer="{code}"}} {count}.0' in metrics
-        assert 'kifiya_ingress_present{name="kafka"} 1.0' in metrics
+        for name in ("kafka", "redis", "postgres"):
+            assert f'kifiya_ingress_present{{name="{name}"}} 1.0' in metrics
+            assert f'kifiya_ingress_away_total{{name="{name}"}}' in metrics
         assert "kifiya_ingress_create_seconds_bucket" in metrics
         assert role.merchant not in metrics
 
