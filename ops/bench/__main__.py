@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -72,7 +73,9 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _measure(bench: Bench, names: list[str]) -> tuple[list[Figure], list[str]]:
-    """The figures, and what could not be measured and why."""
+    """The figures, and what could not be measured and why. SIGTERM cancels it, so that all it has started ends."""
+    if (task := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     figures: list[Figure] = []
     failed: list[str] = []
     for name in names:
@@ -84,8 +87,10 @@ async def _measure(bench: Bench, names: list[str]) -> tuple[list[Figure], list[s
                 figures += await measure(bench)
         except TimeoutError:
             failed.append(f"{name}: something took too long, after {time.monotonic() - began:.0f} s")
-        except (NotMeasured, StartError, OSError) as error:
+        except (NotMeasured, StartError) as error:
             failed.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others can be measured
+            failed.append(f"{name}: {type(error).__name__}: {error}")
         bench.say(f"{name}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     return figures, failed
 
@@ -132,6 +137,8 @@ def main() -> None:
         figures, failed = asyncio.run(_measure(Bench(kind, arguments.runs, arguments.quick, log), names))
     except KeyboardInterrupt:
         sys.exit(130)
+    except asyncio.CancelledError:
+        sys.exit(143)
     line += f", load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     sys.stdout.write(f"{line}\nstack {kind} ({why}), {arguments.runs} runs{', quick' if arguments.quick else ''}\n")
     show(figures)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -93,6 +96,44 @@ def test_what_could_not_be_measured_is_said_and_is_a_failure(
         main.main()
     assert ended.value.code == 1
     assert "NOT MEASURED sink: not within 5 s: the first row" in capsys.readouterr().out
+
+
+def test_a_bench_that_breaks_leaves_the_others_their_figures(
+    sinking: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def broken(_: Bench) -> list[Figure]:
+        raise ConnectionError("the broker is away")
+
+    async def measure(_: Bench) -> list[Figure]:
+        return [Figure("sink", "rows", [7], "/s")]
+
+    sinking.setattr(sys, "argv", ["bench", "sink", "intake", "--stack", "embedded"])
+    sinking.setattr("ops.bench.intake.measure", broken)
+    sinking.setattr("ops.bench.sink.measure", measure)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert "NOT MEASURED intake: ConnectionError: the broker is away" in out
+    assert "7 /s" in out
+
+
+def test_sigterm_ends_a_bench_in_order(sinking: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def measure(_: Bench) -> list[Figure]:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(30)
+        finally:
+            ended.append("its processes")
+        return []
+
+    sinking.setattr("ops.bench.sink.measure", measure)
+    with pytest.raises(SystemExit) as exited:
+        main.main()
+    assert exited.value.code == 143
+    assert ended == ["its processes"]
 
 
 async def test_a_wait_ends_with_a_sentence() -> None:
