@@ -99,7 +99,8 @@ class Router:
     def _create(self, record: Record, asked: PaymentCommand, seen: Seen | None, plan: Plan, now_ms: int) -> None:
         fingerprint = command.fingerprint(asked)
         verdict = dedup.decide(seen, partition=record.partition, offset=record.offset, fingerprint=fingerprint)
-        plan.decisions.append(verdict.value)
+        if verdict is not Verdict.CONFLICT:  # that is a dead letter, which counts itself
+            plan.decisions.append(verdict.value)
         match verdict:
             case Verdict.DUPLICATE:
                 return

@@ -1,0 +1,232 @@
+"""What each command leads to: pure plans over records and the memory of keys seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.kafka.clients import partition_for
+from ops.kafka.message import Message
+from schemas import codec, command, identity, topics
+from schemas.records import CommandType, DeadLetter, PaymentCommand, PaymentEvent, PaymentTask, State, TaskKind
+from streams import dedup
+from streams.router import REHOMED, Plan, Record, Router
+
+NOW_MS = 1_800_000_000_000
+PARTITIONS = 12
+ROUTER = Router(("simulator", "second"), PARTITIONS)
+PAN = "4111 1111 1111 1111"
+FIELDS = {
+    "type": "create",
+    "merchant_id": "shop",
+    "idempotency_key": "order-1",
+    "amount": "12.50",
+    "currency": "USD",
+    "payment_method": "pm_approve",
+}
+ID = identity.payment_id("shop", "order-1")
+KEY = ID.encode()
+HOME = partition_for(KEY, PARTITIONS)
+
+
+def record(value: bytes, offset: int = 7, partition: int = HOME, **changes: Any) -> Record:
+    return Record(partition=partition, offset=offset, timestamp_ms=NOW_MS - 100, value=value, **changes)
+
+
+def create(offset: int = 7, partition: int = HOME, **changes: Any) -> Record:
+    return record(json.dumps(FIELDS | changes).encode(), offset, partition)
+
+
+def cancel(offset: int = 9, **fields: Any) -> Record:
+    return record(json.dumps({"type": "cancel", "payment_id": ID, **fields}).encode(), offset)
+
+
+def planned(*records: Record, memory: dict[bytes, bytes] | None = None) -> Plan:
+    return ROUTER.plan(records, memory or {}, NOW_MS)
+
+
+def topics_of(plan: Plan) -> list[str]:
+    return [message.topic for message in plan.messages]
+
+
+def letter(message: Message) -> DeadLetter:
+    assert message.topic == topics.DEAD_LETTER
+    assert message.value is not None
+    return codec.decode(message.value, DeadLetter)
+
+
+REMEMBERED = planned(create()).remember
+
+
+def test_a_new_payment_is_forwarded_told_as_pending_and_remembered() -> None:
+    plan = planned(create())
+    task_message, event_message = plan.messages
+    assert (task_message.topic, task_message.key) == (topics.lane_topic("simulator"), KEY)
+    assert (event_message.topic, event_message.key) == (topics.EVENTS, KEY)
+    assert task_message.value is not None
+    assert event_message.value is not None
+    task, event = codec.decode(task_message.value, PaymentTask), codec.decode(event_message.value, PaymentEvent)
+    assert (task.kind, task.attempt, task.amount_minor, task.lane) == (TaskKind.CREATE, 1, 1250, "simulator")
+    assert (event.state, event.version, event.fingerprint) == (State.PENDING, 1, task.fingerprint)
+    assert task.accepted_at_ms == event.at_ms == NOW_MS - 100
+    seen = dedup.decode(plan.remember[KEY])
+    assert (seen.partition, seen.offset, seen.seen_at_ms) == (HOME, 7, NOW_MS)
+    assert plan.decisions == ["new"]
+
+
+def test_a_replay_of_the_first_record_forwards_the_very_same_again() -> None:
+    plan = ROUTER.plan([create()], REMEMBERED, NOW_MS + 5000)
+    assert plan.messages == planned(create()).messages
+    assert (plan.decisions, plan.remember) == (["replay"], {})
+
+
+@pytest.mark.parametrize("offset", [0, 8, 1000])
+def test_a_duplicate_leads_to_nothing(offset: int) -> None:
+    plan = planned(create(offset), memory=REMEMBERED)
+    assert (plan.messages, plan.remember, plan.decisions) == ([], {}, ["duplicate"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"amount": "12.51"}, {"currency": "EUR"}, {"lane": "second"}, {"description": "x"}, {"customer_id": "c"}]
+)
+def test_another_payment_under_the_same_key_is_a_dead_letter_and_never_forwarded(change: dict[str, Any]) -> None:
+    plan = planned(create(8, **change), memory=REMEMBERED)
+    (message,) = plan.messages
+    found = letter(message)
+    assert (found.reason, found.payment_id, found.offset) == ("idempotency-conflict", ID, 8)
+    assert message.key == f"{topics.COMMANDS}/{HOME}/8".encode()
+    assert (plan.letters, plan.decisions) == (["idempotency-conflict"], ["dead-letter"])
+
+
+def test_later_records_of_a_batch_see_what_earlier_ones_leave() -> None:
+    plan = planned(create(7), create(8), create(9, amount="1.00"), cancel(10))
+    assert plan.decisions == ["new", "duplicate", "dead-letter", "cancel"]
+    assert dedup.decode(plan.remember[KEY]).offset == 7
+
+
+def test_a_cancel_goes_to_the_lane_of_its_payment_with_what_is_remembered_of_it() -> None:
+    memory = planned(create(lane="second")).remember
+    (message,) = planned(cancel(), memory=memory).messages
+    assert (message.topic, message.key) == (topics.cancel_topic("second"), KEY)
+    assert message.value is not None
+    task = codec.decode(message.value, PaymentTask)
+    assert (task.kind, task.merchant_id, task.amount_minor) == (TaskKind.CANCEL, "shop", 1250)
+    assert task.fingerprint == dedup.decode(memory[KEY]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("found", "memory"),
+    [(cancel(), {}), (cancel(merchant_id="other"), REMEMBERED)],
+    ids=["never seen", "of another merchant"],
+)
+def test_a_cancel_of_a_payment_that_is_not_there_is_a_dead_letter(found: Record, memory: dict[bytes, bytes]) -> None:
+    (message,) = planned(found, memory=memory).messages
+    assert letter(message).reason == "unknown-payment"
+
+
+@pytest.mark.parametrize("partition", [p for p in range(PARTITIONS) if p != HOME])
+def test_a_record_away_from_home_is_moved_there_once(partition: int) -> None:
+    away = create(3, partition)
+    (message,) = planned(away).messages
+    assert (message.topic, message.partition, message.key) == (topics.COMMANDS, HOME, KEY)
+    assert message.value == away.value
+    assert message.headers == ((REHOMED, f"{partition}/3".encode()),)
+    assert planned(away).remember == {}
+
+
+def test_a_record_that_was_moved_and_is_still_away_is_a_dead_letter() -> None:
+    away = replace(create(3, (HOME + 1) % PARTITIONS), headers=((REHOMED, b"0/1"),))
+    assert letter(planned(away).messages[0]).reason == "not-home"
+
+
+def test_a_moved_record_at_home_is_forwarded_and_its_forged_header_gains_nothing() -> None:
+    forged = replace(create(8), headers=((REHOMED, b"forged"),))
+    assert planned(forged).decisions == ["new"]
+    assert planned(forged, memory=REMEMBERED).decisions == ["duplicate"]
+
+
+def test_headers_of_the_producer_travel_with_a_moved_record() -> None:
+    away = replace(create(3, (HOME + 1) % PARTITIONS), headers=(("traceparent", b"00-1"),))
+    assert planned(away).messages[0].headers[0] == ("traceparent", b"00-1")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "undecodable"),
+        (b"\x00\xff garbage", "undecodable"),
+        (b"{", "undecodable"),
+        (b'{"type":"create","type":"create"}', "undecodable"),
+        (b"{" + b'"a":{' * 100 + b"}" * 101, "undecodable"),
+        (b'"text"', "undecodable"),
+        (json.dumps(FIELDS | {"type": "refund"}).encode(), "invalid-field"),
+        (json.dumps(FIELDS | {"amount": 12.5}).encode(), "invalid-field"),
+        (json.dumps(FIELDS | {"surprise": "1"}).encode(), "unknown-field"),
+        (json.dumps({k: v for k, v in FIELDS.items() if k != "amount"}).encode(), "missing-field"),
+        (json.dumps(FIELDS | {"lane": "nowhere"}).encode(), "invalid-field"),
+        (b"{" + b" " * command.MAX_BYTES + b"}", "too-large"),
+    ],
+)
+def test_what_is_no_command_is_a_dead_letter_with_its_bytes(value: bytes, reason: str) -> None:
+    (message,) = planned(record(value)).messages
+    found = letter(message)
+    assert found.reason == reason
+    assert found.original_size == len(value)
+    assert found.original == (value if len(value) <= 65536 else value[:4096])
+
+
+@pytest.mark.parametrize("field", ["idempotency_key", "payment_method", "customer_id", "description", "metadata"])
+def test_a_card_number_in_any_field_is_refused_and_kept_nowhere(field: str) -> None:
+    text = PAN.replace(" ", "") if field in {"idempotency_key", "payment_method"} else f"card {PAN}"
+    fields: dict[str, Any] = {field: {"note": text} if field == "metadata" else text}
+    plan = planned(create(**fields))
+    (message,) = plan.messages
+    found = letter(message)
+    assert (found.reason, found.original) == ("card-number", b"")
+    assert plan.remember == {}
+    for blob in (message.key or b"", message.value or b"", *(value for _, value in message.headers)):
+        assert PAN.encode() not in blob
+        assert PAN.replace(" ", "").encode() not in blob
+
+
+def test_avro_and_json_of_the_same_payment_are_the_same_payment() -> None:
+    asked = PaymentCommand(
+        type=CommandType.CREATE,
+        merchant_id="shop",
+        idempotency_key="order-1",
+        amount_minor=1250,
+        currency="USD",
+        payment_method="pm_approve",
+        accepted_at_ms=NOW_MS - 9000,
+    )
+    plan = planned(record(codec.encode(asked), 8), memory=REMEMBERED)
+    assert plan.decisions == ["duplicate"]
+    seen = dedup.decode(planned(record(codec.encode(asked))).remember[KEY])
+    assert seen.accepted_at_ms == NOW_MS - 9000
+    forged = replace(asked, payment_id="00000000-0000-0000-0000-000000000000")
+    assert planned(record(codec.encode(forged))).remember.keys() == {KEY}
+
+
+@given(st.binary(max_size=300), st.integers(0, 11))
+def test_any_bytes_end_as_exactly_one_thing(value: bytes, partition: int) -> None:
+    plan = planned(record(value, partition=partition))
+    assert len(plan.decisions) == 1
+    assert len(plan.messages) == len(plan.sources)
+
+
+@given(st.lists(st.sampled_from([create(1), create(2), create(3, amount="9.00"), cancel(4)]), max_size=12))
+def test_one_batch_is_as_good_as_many(records: list[Record]) -> None:
+    """However the records are cut into batches, the same is published and remembered."""
+    whole = planned(*records)
+    memory: dict[bytes, bytes] = {}
+    messages: list[Message] = []
+    for each in records:
+        plan = planned(each, memory=memory)
+        memory |= plan.remember
+        messages += plan.messages
+    assert (whole.messages, whole.remember) == (messages, memory)
