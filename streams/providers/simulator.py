@@ -6,7 +6,9 @@ import asyncio
 import datetime as dt
 import email.utils
 import json
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +22,15 @@ from streams.providers.port import BeforeWrite, Outcome, OutcomeKind
 MAX_ANSWER: Final = 64 * 1024
 CONNECT_S: Final = 2.0
 LONGEST_RETRY_AFTER_S: Final = 3600.0
+_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_REASON: Final = re.compile(r"[a-z][a-z_]{0,63}", re.ASCII)
+_MEANINGS: Final = {
+    HTTPStatus.CONFLICT.value: (OutcomeKind.RETRYABLE, "key-in-use"),  # an earlier request of ours is still running
+    HTTPStatus.TOO_MANY_REQUESTS.value: (OutcomeKind.RETRYABLE, "rate-limited"),
+    HTTPStatus.SERVICE_UNAVAILABLE.value: (OutcomeKind.RETRYABLE, "unavailable"),
+}
+_OUR_FAULT: Final = frozenset(range(400, 500)) - {HTTPStatus.REQUEST_TIMEOUT, *_MEANINGS}
+"""A request that was wrong charged nobody; that the question after it was wrong says nothing about the charge."""
 _FIRST_BYTE: Final = "http11.send_request_headers.started"
 
 
@@ -43,6 +54,7 @@ class SimulatorProvider:
             limits=httpx2.Limits(max_connections=1024, max_keepalive_connections=32, keepalive_expiry=30),
             follow_redirects=False,
             trust_env=False,
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def __aenter__(self) -> Self:
@@ -72,12 +84,11 @@ class SimulatorProvider:
     async def status(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """GET /v1/charges/{key}; see the port."""
         request = self._client.build_request("GET", f"/v1/charges/{idempotency_key}")
-        outcome = await self._send(request, task, before_write)
-        if outcome.kind is OutcomeKind.REJECTED and outcome.reason == "http-404":
-            return Outcome(kind=OutcomeKind.ABSENT, reason="absent")
-        return outcome
+        return await self._send(request, task, before_write, asked=True)
 
-    async def _send(self, request: httpx2.Request, task: PaymentTask, before_write: BeforeWrite) -> Outcome:
+    async def _send(
+        self, request: httpx2.Request, task: PaymentTask, before_write: BeforeWrite, *, asked: bool = False
+    ) -> Outcome:
         sent = False
 
         async def trace(name: str, _: Mapping[str, Any]) -> None:
@@ -100,7 +111,7 @@ class SimulatorProvider:
             raise
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, _AnswerTooLarge) as error:
             return failure(error, sent=sent)
-        return answer(response.status_code, response.headers, body, task)
+        return answer(response.status_code, response.headers, body, task, asked=asked)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
@@ -124,44 +135,49 @@ def failure(error: Exception, *, sent: bool) -> Outcome:
     return Outcome(kind=OutcomeKind.UNKNOWN, reason=reason, detail=type(error).__name__)
 
 
-def answer(status: int, headers: Mapping[str, str], body: bytes, task: PaymentTask) -> Outcome:
-    """The outcome of a whole answer; total over all status codes."""
-    if status in (200, 201):
+def answer(status: int, headers: Mapping[str, str], body: bytes, task: PaymentTask, *, asked: bool = False) -> Outcome:
+    """The outcome of a whole answer; total over all status codes. ``asked``: it answers a status call."""
+    if status in (HTTPStatus.OK, HTTPStatus.CREATED):
         return _charge(body, task)
-    if status in (429, 503):
-        return Outcome(
-            kind=OutcomeKind.RETRYABLE,
-            reason="rate-limited" if status == 429 else "unavailable",  # noqa: PLR2004
-            retry_after_s=retry_after(headers.get("retry-after")),
-        )
-    if status == 409:  # noqa: PLR2004 - the key is in use: an earlier request of ours is still running
-        return Outcome(kind=OutcomeKind.RETRYABLE, reason="key-in-use", retry_after_s=1.0)
-    if 400 <= status < 500:  # noqa: PLR2004
-        return Outcome(kind=OutcomeKind.REJECTED, reason=f"http-{status}")
-    return Outcome(kind=OutcomeKind.UNKNOWN, reason=f"http-{status}")
+    if asked and status == HTTPStatus.NOT_FOUND and isinstance(_object(body).get("error"), str):
+        return Outcome(kind=OutcomeKind.ABSENT, reason="absent")
+    kind, reason = _MEANINGS.get(status, (OutcomeKind.UNKNOWN, f"http-{status}"))
+    if status in _OUR_FAULT and not asked:
+        kind = OutcomeKind.REJECTED
+    wait_s = 1.0 if status == HTTPStatus.CONFLICT else retry_after(headers.get("retry-after"))
+    return Outcome(kind=kind, reason=reason, retry_after_s=wait_s if kind is OutcomeKind.RETRYABLE else None)
 
 
-def _charge(body: bytes, task: PaymentTask) -> Outcome:
-    nonsense = Outcome(kind=OutcomeKind.UNKNOWN, reason="nonsense")
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; empty where there is none."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        return nonsense
-    if not isinstance(found, dict) or not isinstance(found.get("id"), str) or not found["id"]:
-        return nonsense
-    asked = {"reference": task.payment_id, "amount_minor": task.amount_minor, "currency": task.currency}
-    if any(found.get(name) != value for name, value in asked.items()):
-        return Outcome(kind=OutcomeKind.UNKNOWN, reason="provider-mismatch")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _charge(body: bytes, task: PaymentTask) -> Outcome:
+    found = _object(body)
     kinds = {"approved": OutcomeKind.APPROVED, "declined": OutcomeKind.DECLINED}
-    kind = kinds.get(found.get("status", ""))
-    if kind is None:
-        return nonsense
-    reason = found.get("reason")
+    charge_id, status = found.get("id"), found.get("status")
+    if not isinstance(charge_id, str) or not _ID.fullmatch(charge_id) or not isinstance(status, str):
+        return Outcome(kind=OutcomeKind.UNKNOWN, reason="nonsense")
+    asked = {"reference": task.payment_id, "amount_minor": task.amount_minor, "currency": task.currency}
+    if any(type(found.get(name)) is not type(value) or found[name] != value for name, value in asked.items()):
+        return Outcome(kind=OutcomeKind.UNKNOWN, reason="provider-mismatch")
+    if status not in kinds:
+        return Outcome(kind=OutcomeKind.UNKNOWN, reason="nonsense")
     return Outcome(
-        kind=kind,
-        reason=reason[:64] if kind is OutcomeKind.DECLINED and isinstance(reason, str) else None,
-        provider_charge_id=found["id"][:128],
+        kind=kinds[status],
+        reason=_code(found.get("reason")) if status == "declined" else None,
+        provider_charge_id=charge_id,
     )
+
+
+def _code(reason: Any) -> str | None:
+    """A provider's reason code, where it is one: it is stored and shown, and must not bring anything else along."""
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else None
 
 
 def retry_after(value: str | None) -> float | None:
