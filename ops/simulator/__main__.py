@@ -16,9 +16,11 @@ from ops.telemetry import configure_logging, logger
 
 async def _serve(arguments: argparse.Namespace) -> None:
     provider = Provider(arguments.limit, arguments.window_ms * 1_000_000, time.monotonic_ns)
-    runner = web.ServerRunner(Simulator(provider, arguments.latency_ms / 1000).server(), access_log=None)
+    runner = web.ServerRunner(
+        Simulator(provider, arguments.latency_ms / 1000).server(), access_log=None, shutdown_timeout=1
+    )
     await runner.setup()
-    await web.TCPSite(runner, arguments.host, arguments.port, shutdown_timeout=1).start()
+    await web.TCPSite(runner, arguments.host, arguments.port).start()
     logger().info("the simulator listens", action="listen", host=arguments.host, port=arguments.port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
