@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+from collections.abc import Coroutine
+from typing import Any
 
+from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from ops.telemetry import configure_logging
@@ -19,10 +21,27 @@ def _settings() -> StreamSettings:
         settings.tiers()
     except ValidationError as error:
         first = error.errors()[0]
-        raise SystemExit(f"streams: {'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
+        name = ".".join(map(str, first["loc"])).upper()
+        raise SystemExit(f"streams: {name + ': ' if name else ''}{first['msg']}") from None
     except ValueError as error:
-        raise SystemExit(f"streams: {error}") from error
+        raise SystemExit(f"streams: {error}") from None
     return settings
+
+
+def _dispatch(settings: StreamSettings, name: str) -> Coroutine[Any, Any, None]:
+    """Dispatch of this lane, not started. Raises SystemExit that says what is missing."""
+    from streams import lane, providers  # noqa: PLC0415 - each role loads its own libraries only
+
+    lanes = settings.lane_table()
+    if name not in lanes:
+        raise SystemExit(f"streams: lane {name!r} is not one of LANES: {', '.join(lanes)}")
+    if not settings.redis_url:
+        raise SystemExit("streams: REDIS_URL: is missing; the limiter lives there")
+    try:
+        providers.open_provider(lanes[name])
+    except ValueError as error:
+        raise SystemExit(f"streams: {error}") from None
+    return lane.run(settings, lane=name)
 
 
 def main() -> None:
@@ -36,20 +55,21 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = _settings()
     configure_logging(arguments.role, settings.log_level)
+    running: Coroutine[Any, Any, None]
     if arguments.role == "intake":
-        from streams import intake  # noqa: PLC0415 - each role loads its own libraries only
+        from streams import intake  # noqa: PLC0415
 
-        asyncio.run(intake.run(settings))
+        running = intake.run(settings)
     elif arguments.role == "delay":
         from streams import delay  # noqa: PLC0415
 
-        asyncio.run(delay.run(settings))
+        running = delay.run(settings)
     else:
-        if arguments.lane not in settings.lane_table():
-            sys.exit(f"streams: lane {arguments.lane!r} is not one of LANES: {', '.join(settings.lane_table())}")
-        from streams import lane as stage  # noqa: PLC0415
-
-        asyncio.run(stage.run(settings, lane=arguments.lane))
+        running = _dispatch(settings, arguments.lane)
+    try:
+        asyncio.run(running)
+    except KafkaError as error:
+        raise SystemExit(f"streams: Kafka at {settings.kafka_bootstrap}: {type(error).__name__}") from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""A bad setting ends the role at start, with the variable's name; so does a role that is not one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from streams.settings import StreamSettings
+
+GOOD = {"KAFKA_BOOTSTRAP": "127.0.0.1:9", "SIMULATOR_URL": "http://127.0.0.1:9"}
+
+
+def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "streams", *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "named"),
+    [
+        (["intake"], {"KAFKA_BOOTSTRAP": None}, "KAFKA_BOOTSTRAP"),
+        (["intake"], {"KAFKA_DIALECT": "rabbit"}, "KAFKA_DIALECT"),
+        (["intake"], {"COMMAND_PARTITIONS": "0"}, "COMMAND_PARTITIONS"),
+        (["intake"], {"DEDUP_WINDOW_S": "-1"}, "DEDUP_WINDOW_S"),
+        (["intake"], {"LEDGER_WINDOW_S": "3600"}, "LEDGER_WINDOW_S"),
+        (["delay"], {"RETRY_TIERS": "5s,1s"}, "RETRY_TIERS"),
+        (["delay"], {"RETRY_TIERS": "soon"}, "soon"),
+        (["delay"], {"RETRY_TIERS": ""}, "RETRY_TIERS"),
+        (["intake"], {"LANES": "[]"}, "LANES"),
+        (["intake"], {"LANES": '{"x": {"limit": 0}}'}, "limit"),
+        (["intake"], {"LANES": '{"x": {"speed": 9}}'}, "speed"),
+        (["dispatch", "--lane", "nowhere"], {}, "nowhere"),
+        (["dispatch", "--lane", "simulator"], {"MAX_ATTEMPTS": "many"}, "MAX_ATTEMPTS"),
+        (["dispatch", "--lane", "simulator"], {}, "REDIS_URL"),
+        (["dispatch", "--lane", "simulator"], {"REDIS_URL": "redis://x", "SIMULATOR_URL": None}, "SIMULATOR_URL"),
+        (["dispatch", "--lane", "x"], {"REDIS_URL": "redis://x", "LANES": '{"x": {"provider": "stripy"}}'}, "stripy"),
+        (["intake"], {}, "Kafka at 127.0.0.1:9"),
+        (["dispatch"], {}, "--lane"),
+        (["refund"], {}, "refund"),
+        ([], {}, "role"),
+    ],
+)
+def test_a_bad_start_says_what_is_wrong(arguments: list[str], change: dict[str, str | None], named: str) -> None:
+    environment = {name: value for name, value in (GOOD | change).items() if value is not None}
+    done = started(*arguments, **environment)
+    assert done.returncode in {1, 2}
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_windows_that_belong_together_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP", "127.0.0.1:9")
+    assert StreamSettings().ledger_window_s >= StreamSettings().dedup_window_s
+    monkeypatch.setenv("DEDUP_WINDOW_S", "100")
+    monkeypatch.setenv("LEDGER_WINDOW_S", "100")
+    assert StreamSettings().ledger_window_s == 100
