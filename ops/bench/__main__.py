@@ -72,6 +72,13 @@ def _arguments() -> argparse.Namespace:
     return found
 
 
+def reason(error: BaseException) -> str:
+    """Why something could not be measured; of errors in a group the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, NotMeasured | StartError) else f"{type(error).__name__}: {error}"
+
+
 async def _measure(bench: Bench, names: list[str]) -> tuple[list[Figure], list[str]]:
     """The figures, and what could not be measured and why. SIGTERM cancels it, so that all it has started ends."""
     if (task := asyncio.current_task()) is not None:
@@ -87,10 +94,8 @@ async def _measure(bench: Bench, names: list[str]) -> tuple[list[Figure], list[s
                 figures += await measure(bench)
         except TimeoutError:
             failed.append(f"{name}: something took too long, after {time.monotonic() - began:.0f} s")
-        except (NotMeasured, StartError) as error:
-            failed.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the others can be measured
-            failed.append(f"{name}: {type(error).__name__}: {error}")
+            failed.append(f"{name}: {reason(error)}")
         bench.say(f"{name}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     return figures, failed
 

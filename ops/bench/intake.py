@@ -16,7 +16,6 @@ from ops.bench.proc import processor_s
 from ops.bench.rig import Bench, NotMeasured, declare, environment, kafka_of, process, role, until
 from ops.local.stack import Stack, running
 from schemas import topics
-from schemas.topics import Topic
 
 NAME: Final = "intake"
 DONE_S: Final = 120.0
@@ -35,23 +34,22 @@ class _Taken:
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    """In each run so many new commands, then one reader after the other from where it has committed to."""
+    """In each run so many new commands, then one reader after the other."""
     count = bench.size(20_000, 4_000)
     found: dict[str, list[_Taken]] = {"intake": [], "nothing": [], "naive": []}
     async with running(bench.kind, parts=frozenset({"kafka"}), overrides=False) as stack:
         kafka = kafka_of(stack)
-        await declare(
-            kafka,
-            Topic(peers.OUT, "", 12, {}, "what the naive peer sends on"),
-            Topic(topics.changelog_topic("bench.naive", peers.TABLE), "", 12, {"cleanup.policy": "compact"}, "a table"),
-        )
+        await declare(kafka, *(topic for run in range(bench.runs) for topic in peers.topics_of(run)))
         for run in range(bench.runs):
-            await payments.fill(kafka, payments.command_of, f"run-{run}", count)
+            await payments.fill(kafka, payments.command_of, f"run-{run}", count, f"{peers.IN}.{run}")
             names = list(found)
             for name in names[run % 3 :] + names[: run % 3]:
                 with TemporaryDirectory(prefix="kifiya-bench-") as folder:
-                    one = _ours if name == "intake" else _peer
-                    found[name].append(await one(bench, stack, Path(folder), count, name))
+                    if name == "intake":
+                        taken = await _ours(bench, stack, Path(folder), count)
+                    else:
+                        taken = await _peer(bench, stack, Path(folder), count, name, run)
+                found[name].append(taken)
             bench.say(f"intake run {run + 1}: " + ", ".join(f"{name} {found[name][-1].rate:,.0f}/s" for name in names))
     return _figures(count, found)
 
@@ -72,7 +70,7 @@ def _figures(count: int, found: dict[str, list[_Taken]]) -> list[Figure]:
     ]
 
 
-async def _ours(bench: Bench, stack: Stack, folder: Path, count: int, _: str) -> _Taken:
+async def _ours(bench: Bench, stack: Stack, folder: Path, count: int) -> _Taken:
     """The role's own process; the times are those of the tasks that it wrote, so watching it costs it nothing."""
     kafka = kafka_of(stack)
     begins = await payments.ends(kafka, _OUT)
@@ -108,9 +106,12 @@ async def _sample(pid: int, samples: list[tuple[float, float]]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str) -> _Taken:
+async def _peer(  # noqa: PLR0913, PLR0917 - one measurement
+    bench: Bench, stack: Stack, folder: Path, count: int, name: str, run: int
+) -> _Taken:
+    """A peer's own process on a copy of the same records; it says itself what it took."""
     report = folder / "report.json"
-    arguments = ["ops.bench.peers", name, "--count", str(count), "--report", str(report)]
+    arguments = ["ops.bench.peers", name, "--run", str(run), "--count", str(count), "--report", str(report)]
 
     async def reported() -> bool:
         return report.exists()
@@ -120,5 +121,4 @@ async def _peer(bench: Bench, stack: Stack, folder: Path, count: int, name: str)
 
     async with process(bench, f"peer {name}", arguments, environment(stack, folder), started):
         await until(reported, f"{count} records read by the {name} peer", DONE_S, 0.25)
-    await payments.skip(kafka_of(stack), f"bench.{name}", topics.COMMANDS)
     return _Taken(**json.loads(report.read_text()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -86,11 +87,15 @@ def event_of(run: str, number: int) -> Message:
     return Message(topics.EVENTS, event.payment_id.encode(), codec.encode(event))
 
 
-async def fill(kafka: KafkaSettings, of: Callable[[str, int], Message], run: str, count: int) -> None:
-    """Publish so many unique records, all acked on return. Raises PublishError."""
+async def fill(
+    kafka: KafkaSettings, of: Callable[[str, int], Message], run: str, count: int, copy: str | None = None
+) -> None:
+    """Publish so many unique records, all acked on return, and the same to the topic ``copy``. Raises PublishError."""
     async with Publisher(kafka) as publisher:
         for chunk in _chunks(of, run, count):
             await publisher.publish(chunk)
+            if copy is not None:
+                await publisher.publish([replace(message, topic=copy) for message in chunk])
 
 
 def _chunks(of: Callable[[str, int], Message], run: str, count: int) -> Iterator[list[Message]]:
@@ -132,18 +137,3 @@ async def stamps(
 async def caught_up(kafka: KafkaSettings, group: str, topic: str) -> bool:
     """Whether this group has committed the topic to its end."""
     return not any((await backlog.backlog(kafka, {group: [topic]})).values())
-
-
-async def skip(kafka: KafkaSettings, group: str, topic: str) -> None:
-    """Let a group whose members have gone begin at the topic's end: plain Faust's last commit may never come."""
-    there = await ends(kafka, topic)
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        async with asyncio.timeout(_READ_S):
-            consumer.assign(list(there))
-            await consumer.commit(there)
-    except TimeoutError as error:
-        raise NotMeasured(f"not within {_READ_S:g} s: setting the offsets of {group}") from error
-    finally:
-        await consumer.stop()

@@ -1,4 +1,4 @@
-"""``python -m ops.bench.peers nothing|naive``: plain Faust on the same topic with the settings of our roles.
+"""``python -m ops.bench.peers nothing|naive``: plain Faust on the same records with the settings of our roles.
 
 ``nothing`` reads and does nothing: Faust's floor. ``naive`` is the pattern of Faust's own examples,
 ``if k not in table: table[k] = x; await out.send()``: it neither validates nor waits for an ack, and loses payments
@@ -23,9 +23,12 @@ import faust
 from ops.kafka import faust_app
 from ops.kafka.clients import KafkaSettings
 from schemas import topics
+from schemas.topics import Topic
 
-OUT: Final = "bench.naive.out"
+IN: Final = "bench.commands"
+OUT: Final = "bench.out"
 TABLE: Final = "seen"
+PARTITIONS: Final = 12
 STOP_S: Final = 10.0
 _SAME: Final = (
     "broker", "datadir", "store", "processing_guarantee", "table_standby_replicas", "topic_disable_leader",
@@ -35,6 +38,17 @@ _SAME: Final = (
     "recovery_consistency_check", "consumer_auto_offset_reset", "producer_linger", "producer_max_batch_size",
     "producer_request_timeout", "web_enabled", "worker_redirect_stdouts", "key_serializer", "value_serializer",
 )  # fmt: skip
+
+
+def topics_of(run: int) -> list[Topic]:
+    """What the peers read and write in one run: with topics and groups of its own none has to commit to its end."""
+    return [
+        Topic(f"{IN}.{run}", "", PARTITIONS, {}, "what they read"),
+        Topic(f"{OUT}.{run}", "", PARTITIONS, {}, "what the naive one sends on"),
+        Topic(
+            topics.changelog_topic(f"bench.naive.{run}", TABLE), "", PARTITIONS, {"cleanup.policy": "compact"}, "its"
+        ),
+    ]
 
 
 class Tally:
@@ -67,20 +81,20 @@ def create_app(name: str, kafka: KafkaSettings, datadir: str) -> faust.App:
     return faust.App(name, **settings, autodiscover=False)
 
 
-def bind_nothing(app: faust.App, tally: Tally) -> None:
+def bind_nothing(app: faust.App, tally: Tally, run: int) -> None:
     """Read, and do nothing."""
 
     async def nothing(stream: Any) -> None:
         async for _ in stream:
             tally.one()
 
-    app.agent(_topic(app, topics.COMMANDS), name="nothing", isolated_partitions=True)(nothing)
+    app.agent(_topic(app, f"{IN}.{run}"), name="nothing", isolated_partitions=True)(nothing)
 
 
-def bind_naive(app: faust.App, tally: Tally, partitions: int) -> None:
+def bind_naive(app: faust.App, tally: Tally, run: int) -> None:
     """Deduplicate by a table, send on."""
-    table = app.Table(TABLE, partitions=partitions, key_type=bytes, value_type=bytes)
-    out = _topic(app, OUT)
+    table = app.Table(TABLE, partitions=PARTITIONS, key_type=bytes, value_type=bytes)
+    out = _topic(app, f"{OUT}.{run}")
 
     async def naive(stream: Any) -> None:
         async for event in stream.events():
@@ -89,7 +103,7 @@ def bind_naive(app: faust.App, tally: Tally, partitions: int) -> None:
                 await out.send(key=event.key, value=event.value)
             tally.one()
 
-    app.agent(_topic(app, topics.COMMANDS), name="naive", isolated_partitions=True)(naive)
+    app.agent(_topic(app, f"{IN}.{run}"), name="naive", isolated_partitions=True)(naive)
 
 
 def _topic(app: faust.App, name: str) -> Any:
@@ -118,7 +132,7 @@ def main() -> None:
     parser.add_argument("peer", choices=["nothing", "naive"])
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--report", type=Path, required=True)
-    parser.add_argument("--partitions", type=int, default=12)
+    parser.add_argument("--run", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     for name in ("faust", "mode", "aiokafka"):
@@ -127,12 +141,9 @@ def main() -> None:
     kafka = KafkaSettings(os.environ["KAFKA_BOOTSTRAP"], dialect)
 
     async def run() -> None:
-        app = create_app(f"bench.{arguments.peer}", kafka, os.environ["DATA_DIR"])
-        tally = Tally(arguments.count, arguments.report)
-        if arguments.peer == "nothing":
-            bind_nothing(app, tally)
-        else:
-            bind_naive(app, tally, arguments.partitions)
+        app = create_app(f"bench.{arguments.peer}.{arguments.run}", kafka, os.environ["DATA_DIR"])
+        bind = bind_nothing if arguments.peer == "nothing" else bind_naive
+        bind(app, Tally(arguments.count, arguments.report), arguments.run)
         await serve(app)
 
     asyncio.run(run())

@@ -14,6 +14,7 @@ from ops.bench import __main__ as main
 from ops.bench import rig
 from ops.bench.figures import Aim, Figure
 from ops.bench.rig import Bench, NotMeasured
+from ops.local.child import StartError
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,18 @@ def test_a_bench_that_breaks_leaves_the_others_their_figures(
     assert ended.value.code == 1
     assert "NOT MEASURED intake: ConnectionError: the broker is away" in out
     assert "7 /s" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotMeasured("not within 5 s: a row"), "not within 5 s: a row"),
+        (ValueError("odd"), "ValueError: odd"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [StartError("no Java"), OSError()])]), "no Java"),
+    ],
+)
+def test_the_reason_is_the_first_error_in_any_group(error: Exception, said: str) -> None:
+    assert main.reason(error) == said
 
 
 def test_sigterm_ends_a_bench_in_order(sinking: pytest.MonkeyPatch) -> None:
