@@ -16,6 +16,8 @@ from schemas import topics
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "ingress", "streams", "sinks", "ops")
 MOST_LINES = 400
+MOST_LINES_OF_TABLES = 500
+"""Tests are tables of cases: longer, and no harder to read."""
 MOST_LINES_OF_A_FUNCTION = 70
 AWAITED = {
     "streams.backoff",
@@ -53,7 +55,9 @@ def _functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    assert {_name(path): lines for path in TEXTS if (lines := len(path.read_text().splitlines())) > MOST_LINES} == {}
+    lengths = {path: len(path.read_text().splitlines()) for path in TEXTS}
+    most = {path: MOST_LINES_OF_TABLES if path in TESTS else MOST_LINES for path in lengths}
+    assert {_name(path): lines for path, lines in lengths.items() if lines > most[path]} == {}
 
 
 def test_no_function_is_longer_than_70_lines() -> None:
@@ -165,7 +169,8 @@ def test_no_module_is_out_of_the_tests_reach() -> None:
             reached.add(name)
             waiting |= _imported(modules[name])
     unreached = {name: path for name, path in modules.items() if name not in reached and path.stem != "__init__"}
-    assert sorted(name for name, path in unreached.items() if "migrations" not in path.parts) == []  # alembic's own way
+    own_ways = {"migrations", "bench"}  # alembic loads the first, `make bench` runs the second
+    assert sorted(name for name, path in unreached.items() if not own_ways & set(path.parts)) == []
 
 
 def test_every_topic_says_what_it_is_for() -> None:
