@@ -8,13 +8,13 @@ partition that is gone, and falls over that in the next rebalance.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, cast
 
 from ops.kafka.faust_app import App, ack
 
-Agent = Callable[[Any], Awaitable[None]]
+Agent = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 def one_by_one(app: App, handle: Callable[[Any], Awaitable[None]]) -> Agent:
