@@ -5,53 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-import sinks
 from schemas.records import State
 from streams.errors import ArchiveAway
 from streams.stores.archive import ANSWER_S, REST_S, Archived, MemoryArchive, PostgresArchive, open_archive
+from tests.integration.archived import settle, url
 
-if TYPE_CHECKING:
-    from ops.local.stack import Stack
-
-TABLES = Path(sinks.__file__).parent / "sql" / "0001_payments.sql"
-
-
-@pytest.fixture
-async def url(stack: Stack) -> AsyncIterator[str]:
-    """A database of its own with the sink's tables and one completed payment."""
-    name = f"archive_{uuid.uuid4().hex[:12]}"
-    server = await asyncpg.connect(stack.database_url)
-    await server.execute(f"CREATE DATABASE {name}")
-    found = f"{stack.database_url.rpartition('/')[0]}/{name}"
-    try:
-        connection = await asyncpg.connect(found)
-        await connection.execute(TABLES.read_text())
-        await connection.close()
-        yield found
-    finally:
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await server.close()
-
-
-async def settle(url: str, state: str = "COMPLETED", version: int = 3) -> str:
-    payment_id = str(uuid.uuid4())
-    connection = await asyncpg.connect(url)
-    await connection.execute("SET session_replication_role = replica")  # the merchant need not exist
-    await connection.execute(
-        """INSERT INTO payments (payment_id, merchant_id, idempotency_key, fingerprint, state, version, amount_minor,
-           currency, payment_method, lane, attempt, accepted_at, updated_at)
-           VALUES ($1::uuid, 'shop', $1::text, 'f1', $2, $3, 1, 'USD', 'pm', 'simulator', 1, now(), now())""",
-        payment_id, state, version,
-    )  # fmt: skip
-    await connection.close()
-    return payment_id
+__all__ = ["url"]  # a fixture
 
 
 async def test_what_the_sink_has_written_is_found(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import signal
 import sys
@@ -19,6 +20,7 @@ from schemas.records import PaymentEvent, State
 from streams import payment
 from streams.payment import Call
 from streams.providers.port import Outcome, OutcomeKind
+from tests.integration.archived import settle, url
 from tests.integration.roles import (
     OUTPUTS,
     PARTITIONS,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ops.local.stack import Stack
 
 pytestmark = pytest.mark.kafka
+__all__ = ["url"]  # a fixture
 TIERS = ("1s", "2s")
 
 
@@ -213,3 +216,26 @@ async def test_records_that_arrive_while_a_worker_recovers_are_handled(stack: St
         async with process("tests.integration.slow_seek", "dispatch", "--lane", lane, **env):
             ids = [task.payment_id for task in tasks]
             await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all are settled", 30)
+
+
+async def test_what_the_ledger_forgets_is_charged_again_by_nobody(stack: Stack, kafka: KafkaSettings, url: str) -> None:
+    """A duplicate that comes after the windows of intake and ledger finds the payment in PostgreSQL."""
+    lane = await new_lane(kafka)
+    changelog = topics.changelog_topic(topics.dispatch_app(lane), topics.LEDGER_TABLE)
+    async with simulator() as provider, Publisher(kafka) as publisher, watching(kafka, OUTPUTS) as seen:
+        env = roles_env(stack, lane, provider.url)
+        env |= {"DEDUP_WINDOW_S": "1", "LEDGER_WINDOW_S": "1", "DATABASE_URL": url}
+        async with process("streams", "dispatch", "--lane", lane, **env):
+            old = task_of(lane, 4, fingerprint="f1")
+            await publisher.publish([to_lane(old)])
+            await until(functools.partial(at_least, seen, [old.payment_id], 1), "it is settled")
+            end = time.monotonic() + 30
+            while (await last_values(kafka, changelog, 4)).get(old.payment_id.encode(), b"") is not None:
+                assert time.monotonic() < end, "it is never forgotten"
+                await asyncio.sleep(0.2)
+            await settle(url, payment_id=old.payment_id)
+            fresh = task_of(lane, 4)
+            await publisher.publish([to_lane(old), to_lane(fresh)])
+            await until(functools.partial(at_least, seen, [fresh.payment_id], 1), "the one after it")
+        assert (await provider.calls())["POST", old.payment_id] == 1
+        assert max(event.version for event in seen.events[old.payment_id]) == 3
