@@ -40,11 +40,19 @@ check: install ## Lint, format, import directions, declared dependencies, types
 	$(BIN)/deptry .
 	$(BIN)/mypy
 
-test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -q
+# Tests that watch time run after the others, alone; the last line counts both runs.
+define run-tests
+@mkdir -p .cache && { $(BIN)/python -m pytest -q -n $(1) --dist loadscope -m "$(2) and not alone" $(3) \
+  && $(BIN)/python -m pytest -q -m "$(2) and alone" $(3); } | tee .cache/tests.log
+@awk '/^[0-9]+ passed/ {n += $$1} END {print n " passed"}' .cache/tests.log
+endef
 
+test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
+	$(call run-tests,4,not long,tests)
+
+test-kafka: export TEST_STACK = apache
 test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka (Java 17, Maven)
-	TEST_STACK=apache $(BIN)/python -m pytest -q -m "kafka or e2e" tests/integration tests/e2e
+	$(call run-tests,3,(kafka or e2e or long),tests/integration tests/e2e)
 
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench

@@ -138,6 +138,7 @@ async def warm_up(publisher: Publisher, seen: Seen) -> None:
     await seen.until(lambda: first.payment_id in seen.tasks)
 
 
+@pytest.mark.alone
 async def test_a_retry_is_never_early_and_hardly_late(kafka: KafkaSettings) -> None:
     async with watching(kafka) as seen, Publisher(kafka) as publisher, role(kafka):
         await warm_up(publisher, seen)
@@ -152,6 +153,7 @@ async def test_a_retry_is_never_early_and_hardly_late(kafka: KafkaSettings) -> N
         assert all(seen.tasks[item.payment_id][0][0] == item for item in items)
 
 
+@pytest.mark.alone
 async def test_a_long_tier_delays_no_short_one(kafka: KafkaSettings) -> None:
     async with watching(kafka) as seen, Publisher(kafka) as publisher, role(kafka):
         await warm_up(publisher, seen)

@@ -181,6 +181,7 @@ def assert_one_story(seen: Arrived, ids: list[str]) -> None:
         assert sorted(told) == list(range(2, max(told) + 1))
 
 
+@pytest.mark.alone
 async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stack: Stack, kafka: KafkaSettings) -> None:
     lane = await new_lane(kafka)
     async with simulator() as provider, Publisher(kafka, linger_ms=0) as publisher, watching(kafka, OUTPUTS) as seen:

@@ -99,6 +99,7 @@ async def test_a_late_permit_is_refused(opening: Open) -> None:
             permit.check(time.monotonic())
 
 
+@pytest.mark.alone
 async def test_almost_all_of_the_permitted_rate_is_used(opening: Open) -> None:
     """98 % could be used at the guard's default; a machine that is busy with other things has three tries."""
     shares: list[float] = []

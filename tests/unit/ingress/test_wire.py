@@ -20,6 +20,8 @@ KIND = b"content-type: application/json\r\n"
 CREATE = b"POST /v1/payments HTTP/1.1\r\n" + HOST + KIND + b"idempotency-key: " + KEY.encode() + b"\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\n" + HOST
 
+pytestmark = pytest.mark.alone
+
 
 class Client:
     """One connection."""
