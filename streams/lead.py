@@ -9,11 +9,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-REMEMBERED: Final = 32
-"""The longest of so many preparations is exceeded by the next one in 3 of 100 cases."""
+REMEMBERED: Final = 48
+"""The longest of so many preparations is exceeded by the next one in 2 of 100 cases."""
 SLACK: Final = 1.25
 LEAST_S: Final = 0.005
-FIRST_S: Final = 0.1
+FIRST_S: Final = 0.050
+"""What each of them is taken to have been before there were any."""
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Lead:
     """The lead of one process. ``longest_s`` is the limiter's window: no slot is further ahead."""
 
     longest_s: float
-    _took_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _took_s: deque[float] = field(default_factory=lambda: deque([FIRST_S] * REMEMBERED, maxlen=REMEMBERED))
 
     def took(self, seconds: float) -> None:
         """From the permit's grant until the request could be written."""
@@ -29,5 +30,4 @@ class Lead:
 
     def seconds(self) -> float:
         """What to ask the limiter for."""
-        wanted = SLACK * max(self._took_s) + LEAST_S if self._took_s else FIRST_S
-        return min(self.longest_s, wanted)
+        return min(self.longest_s, SLACK * max(self._took_s) + LEAST_S)

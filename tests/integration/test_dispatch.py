@@ -189,7 +189,7 @@ async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stac
         env = roles_env(stack, lane, provider.url) | {"ADMIN_PORT": str(port)}
         async with process("streams", "dispatch", "--lane", lane, **env):
             took: list[float] = []
-            for number in range(60):
+            for number in range(120):
                 task = task_of(lane, number % PARTITIONS)
                 begun = time.monotonic()
                 await publisher.publish([to_lane(task)])
@@ -198,9 +198,9 @@ async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stac
             found = await metrics(port)
         granted = found[f'kifiya_permits_granted_total{{lane="{lane}"}}']
         late = found.get(f'kifiya_permits_not_used_total{{lane="{lane}",why="late"}}', 0.0)
-        sys.stderr.write(f"granted {granted:g}, late {late:g}, median {sorted(took)[30]:.3f} s\n")
+        sys.stderr.write(f"granted {granted:g}, late {late:g}, median {sorted(took)[60]:.3f} s\n")
         assert late <= 0.05 * granted
-        assert sorted(took)[30] < 1.0
+        assert sorted(took)[60] < 1.0
 
 
 async def test_records_that_arrive_while_a_worker_recovers_are_handled(stack: Stack, kafka: KafkaSettings) -> None:

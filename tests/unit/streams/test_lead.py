@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import random
 
-from streams.lead import FIRST_S, LEAST_S, Lead
+from streams.lead import FIRST_S, LEAST_S, REMEMBERED, SLACK, Lead
 
 
-def test_it_begins_with_a_guess_and_then_follows_what_was_measured() -> None:
+def lead_for(longest_s: float) -> float:
+    """The lead after preparations of which the longest took so long."""
+    return longest_s * SLACK + LEAST_S
+
+
+def test_it_begins_with_a_guess_and_then_follows_the_longest_of_the_last() -> None:
     lead = Lead(1.02)
-    assert lead.seconds() == FIRST_S
-    lead.took(0.020)
-    assert lead.seconds() == 0.020 * 1.25 + LEAST_S
-    lead.took(0.001)
-    assert lead.seconds() == 0.020 * 1.25 + LEAST_S
-    for _ in range(32):
+    assert lead.seconds() == lead_for(FIRST_S)
+    lead.took(0.200)
+    assert lead.seconds() == lead_for(0.200)
+    for _ in range(REMEMBERED - 1):
         lead.took(0.001)
-    assert lead.seconds() == 0.001 * 1.25 + LEAST_S
+    assert lead.seconds() == lead_for(0.200)
+    lead.took(0.001)
+    assert lead.seconds() == lead_for(0.001)
 
 
 def test_no_slot_is_further_ahead_than_a_window() -> None:
