@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,6 +25,7 @@ from streams.breaker import Breaker
 from streams.errors import ArchiveAway, LimiterUnavailable, Overtaken, PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Limiter, Permit
+from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
@@ -49,6 +49,8 @@ LIMITER_REST_S: Final = 0.5
 LONGEST_NAP_S: Final = 1.0
 MOST_PERMITS: Final = 3
 """How many permits one intent may use up by coming too late; then it is taken back, and a cancel has its turn."""
+AGAIN_S: Final = 5.0
+"""How long one intent waits for another permit, its payment locked; the breaker may hold the line ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +69,6 @@ class Origin:
 def wall_ms() -> int:
     """Now, epoch milliseconds: for records only, never for durations."""
     return time.time_ns() // 1_000_000
-
-
-class Locks:
-    """One lock per payment in hand; forgotten when nobody holds or awaits it."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    def busy(self, payment_id: str) -> bool:
-        """Whether somebody holds or awaits the payment's lock."""
-        return payment_id in self._held
-
-    @asynccontextmanager
-    async def of(self, payment_id: str) -> AsyncIterator[None]:
-        """Hold the payment's lock."""
-        lock, users = self._held.get(payment_id, (asyncio.Lock(), 0))
-        self._held[payment_id] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._held[payment_id]
-            if users == 1:
-                del self._held[payment_id]
-            else:
-                self._held[payment_id] = (lock, users - 1)
 
 
 @dataclass(slots=True)
@@ -295,9 +271,9 @@ class Dispatcher:
             if not self.holds() or not self.breaker.admits(turn.ticket):
                 return None
             try:
-                async with self.turnstile.turn(due=turn.due):
+                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(due=turn.due):
                     permit = await self.limiter.acquire(self.lead.seconds())
-            except LimiterUnavailable:
+            except (LimiterUnavailable, TimeoutError):
                 return None
             granted_at = self.clock()
         return None

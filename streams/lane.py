@@ -23,9 +23,10 @@ from schemas import codec, topics
 from schemas.records import PaymentTask
 from streams import dead_letter, payment
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Locks, Origin, wall_ms
+from streams.dispatch import Dispatcher, Origin, wall_ms
 from streams.lead import Lead
 from streams.limiter import open_limiter
+from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.providers import open_provider
 from streams.settings import StreamSettings

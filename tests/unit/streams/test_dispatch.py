@@ -14,12 +14,13 @@ from ops.kafka.clients import Message
 from ops.kafka.tables import Parts
 from schemas import codec, topics
 from schemas.records import DeadLetter, EventType, PaymentEvent, PaymentTask, State, TaskKind
-from streams import payment
+from streams import dispatch, payment
 from streams.breaker import Breaker
 from streams.dispatch import MOST_PERMITS, Dispatcher, Origin, wall_ms
 from streams.errors import ArchiveAway, PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Permit
+from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.providers.port import Outcome, OutcomeKind
@@ -446,3 +447,49 @@ async def test_an_open_breaker_burns_no_permits() -> None:
     await asyncio.wait_for(running, 5)
     assert asked == 1
     assert not worker.breaker.is_open
+
+
+async def test_an_intent_that_gets_no_second_permit_in_time_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its payment is locked meanwhile: a cancel must not wait for a breaker."""
+    monkeypatch.setattr(dispatch, "AGAIN_S", 0.05)
+
+    class Once(FreeLimiter):
+        granted = 0
+
+        async def acquire(self, lead_s: float = 0.0) -> Permit:
+            Once.granted += 1
+            if Once.granted == 2:
+                await asyncio.sleep(60)
+            return await super().acquire(lead_s)
+
+    world = World()
+    provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    worker.limiter = Once()
+    await asyncio.wait_for(worker.create(TASK, ORIGIN, due=False), 5)
+    assert [event.type for event in world.events().values()][1] is EventType.CALL_NOT_SENT
+    assert provider.calls == ["charge"]
+
+
+async def test_locks_are_for_one_at_a_time_and_forgotten_by_the_last() -> None:
+    locks = Locks()
+    held: list[int] = []
+
+    async def hold(number: int) -> None:
+        async with locks.of("p"):
+            held.append(number)
+            assert len(held) == 1
+            await asyncio.sleep(0)
+            held.remove(number)
+
+    tasks = [asyncio.create_task(hold(number)) for number in range(10)]
+    await asyncio.sleep(0)
+    assert locks.busy("p")
+    assert not locks.busy("q")
+    for task in tasks[3:6]:
+        task.cancel()
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    assert not locks.busy("p")
+    async with asyncio.timeout(1), locks.of("p"):
+        pass
