@@ -17,7 +17,7 @@ from schemas.records import DeadLetter, EventType, PaymentEvent, PaymentTask, St
 from streams import dispatch, payment
 from streams.breaker import Breaker
 from streams.dispatch import MOST_PERMITS, Dispatcher, Origin, wall_ms
-from streams.errors import ArchiveAway, PermitExpired
+from streams.errors import ArchiveAway, LimiterUnavailable, PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Permit
 from streams.locks import Locks
@@ -493,3 +493,60 @@ async def test_locks_are_for_one_at_a_time_and_forgotten_by_the_last() -> None:
     assert not locks.busy("p")
     async with asyncio.timeout(1), locks.of("p"):
         pass
+
+
+async def test_a_payment_whose_time_is_over_fails_without_a_call() -> None:
+    world = World()
+    provider = ScriptedProvider([])
+    await world.worker(provider).create(replace(TASK, expires_at_ms=1), ORIGIN, due=False)
+    last = world.events()[max(world.events())]
+    assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", [])
+    assert world.published[-1].topic == topics.RESULTS
+
+
+async def test_past_the_keys_lifetime_nobody_is_charged_anew_but_a_person_is_asked() -> None:
+    """The provider has forgotten the key: what it does not know any more may have been charged all the same."""
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.UNKNOWN, OutcomeKind.ABSENT]))
+    await worker.create(TASK, ORIGIN, due=False)
+    worker.now_ms = lambda: wall_ms() + 61_000
+    for attempt in (2, 3):
+        retry = next(task for task in world.retries() if task.attempt == attempt)
+        await worker.create(retry, replace(ORIGIN, topic=topics.due_topic("simulator")), due=True)
+    last = world.events()[max(world.events())]
+    assert (last.state, last.reason) == (State.REVIEW, "key-expired")
+    (message,) = (m for m in world.published if m.topic == topics.DEAD_LETTER)
+    assert message.key == TASK.payment_id.encode()
+
+
+async def test_a_cancel_of_another_payment_under_the_same_id_is_a_dead_letter() -> None:
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.RETRYABLE]))
+    await worker.create(TASK, ORIGIN, due=False)
+    cancel = replace(TASK, kind=TaskKind.CANCEL, fingerprint="f2")
+    await worker.cancel(cancel, Origin(topics.cancel_topic("simulator"), 3, 1, b""))
+    assert world.published[-1].topic == topics.DEAD_LETTER
+    assert world.events()[max(world.events())].state is State.PENDING
+
+
+async def test_while_the_limiters_store_is_away_nothing_is_written_and_nothing_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "LIMITER_REST_S", 0.0)
+
+    class Away(FreeLimiter):
+        tries = 0
+
+        async def acquire(self, lead_s: float = 0.0) -> Permit:
+            Away.tries += 1
+            if Away.tries <= 3:
+                assert world.journal == []
+                raise LimiterUnavailable
+            return await super().acquire(lead_s)
+
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    worker.limiter = Away()
+    await worker.create(TASK, ORIGIN, due=False)
+    assert provider.calls == ["charge"]
