@@ -29,7 +29,7 @@ from streams.outbox import Outbox
 from streams.providers.port import Outcome, OutcomeKind
 from streams.stores.ledger import TableLedger
 from streams.throttle import Turnstile
-from tests.unit.streams.test_dispatch import FreeLimiter
+from tests.unit.streams.world import FreeLimiter
 
 LANE, PARTITION = "simulator", 3
 TASK = PaymentTask(
