@@ -91,8 +91,8 @@ async def _load(way: str, server: _Server, seconds: float, *more: str) -> dict[s
 
 async def _turns(bench: Bench, ours: _Server, peer: _Server) -> list[Figure]:
     seconds = bench.size(10, 3)
-    for server in (ours, peer):  # code paths and connections warm up
-        await _load("closed", server, 1, "--connections", "8")
+    for server in (ours, peer):  # the broker and its compiler warm up, too
+        await _load("closed", server, bench.size(5, 2), "--connections", str(CLOSED_CONNECTIONS))
     for run in range(bench.runs):
         order = (ours, peer) if run % 2 == 0 else (peer, ours)
         for server in order:
