@@ -85,7 +85,10 @@ async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
             child.give(home)
             formats.append(
                 group.create_task(
-                    _run([*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)], home)
+                    # One id in 64 begins with a dash: with "=" it is no option.
+                    _run(
+                        [*run, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config)], home
+                    )
                 )
             )
             found.append(

@@ -116,7 +116,14 @@ async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
             for name in wanted:
                 group.create_task(starts[name]())
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        raise _first(errors) from None
+
+
+def _first(error: Exception) -> Exception:
+    """The first error that is no group: a part may start its own parts side by side, too."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _up(stack: Stack, part: Child) -> None:

@@ -13,7 +13,7 @@ from ops import readable
 from schemas import codec
 from schemas.records import CommandType, PaymentCommand
 from streams import dead_letter
-from tests.unit.streams.test_dispatch import TASK
+from tests.unit.streams.world import TASK
 
 LETTER = dead_letter.letter(
     reason="r", detail="", stage="intake", topic="t", partition=0, offset=1, original=b"12345", at_ms=9

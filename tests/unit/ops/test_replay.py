@@ -17,7 +17,7 @@ from schemas.records import DeadLetter, PaymentTask, State, TaskKind
 from streams import dead_letter
 from streams.dispatch import Origin
 from streams.providers.port import OutcomeKind
-from tests.unit.streams.test_dispatch import ORIGIN, TASK, ScriptedProvider, World
+from tests.unit.streams.world import ORIGIN, TASK, ScriptedProvider, World
 
 AUDIT = Audit("replay-1", "ada", "grace")
 JSON = (
