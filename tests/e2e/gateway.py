@@ -160,14 +160,17 @@ class Gateway:
 
 @asynccontextmanager
 async def running(stack: str, **environment: str) -> AsyncIterator[Gateway]:
-    """Start a gateway with these variables; stop it, and all it started, at the end."""
+    """Start a gateway with these variables; stop it, and all it started, at the end.
+
+    Several run side by side, so none takes the usual port: while a killed ingress is down, another would.
+    """
     with tempfile.TemporaryDirectory(prefix="kifiya-e2e-") as folder:
         state = Path(folder) / "state.json"
         log = (Path(folder) / "log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ops.cli.main", "up", "--stack", stack, "--json",
             stdout=asyncio.subprocess.PIPE, stderr=log,
-            env={**os.environ, "KIFIYA_STATE": str(state), **environment},
+            env={**os.environ, "KIFIYA_STATE": str(state), "INGRESS_PORT": "0", **environment},
         )  # fmt: skip
         assert process.stdout is not None
         try:
