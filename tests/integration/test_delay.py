@@ -177,7 +177,9 @@ async def test_garbage_becomes_a_dead_letter_and_blocks_nothing(kafka: KafkaSett
         await seen.until(lambda: good.payment_id in seen.tasks)
         await seen.until(lambda: any(letter.payment_id == lost.payment_id for letter in seen.letters))
         await seen.until(lambda: any(letter.original == junk for letter in seen.letters))
-        ours = {letter.reason for letter in seen.letters if letter.original == junk or letter.payment_id}
+        ours = {
+            letter.reason for letter in seen.letters if letter.original == junk or letter.payment_id == lost.payment_id
+        }
         assert ours == {"undecodable", "unknown-lane"}
 
 
