@@ -1,4 +1,4 @@
-"""One stack of real servers for a session of tests.
+"""One stack of real servers for each module of tests: what one leaves in the topics is not seen by another.
 
 TEST_STACK names it: embedded (the default), apache, external (URLs from the environment) or containers (Docker).
 """
@@ -15,7 +15,7 @@ from ops.local.stack import Kind, Stack, running
 from tests import containers
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stack() -> AsyncIterator[Stack]:
     """A broker, a Redis and a PostgreSQL."""
     kind = os.environ.get("TEST_STACK", "embedded")
