@@ -153,6 +153,7 @@ async def test_a_retry_is_never_early_and_hardly_late(kafka: KafkaSettings) -> N
         assert all(seen.tasks[item.payment_id][0][0] == item for item in items)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 async def test_a_long_tier_delays_no_short_one(kafka: KafkaSettings) -> None:
     async with watching(kafka) as seen, Publisher(kafka) as publisher, role(kafka):
@@ -183,6 +184,7 @@ async def test_garbage_becomes_a_dead_letter_and_blocks_nothing(kafka: KafkaSett
         assert ours == {"undecodable", "unknown-lane"}
 
 
+@pytest.mark.long
 async def test_a_kill_loses_no_retry_and_none_comes_early(kafka: KafkaSettings) -> None:
     async with watching(kafka) as seen, Publisher(kafka) as publisher:
         async with role(kafka) as process:

@@ -115,6 +115,7 @@ async def test_a_zombies_late_entry_is_outlived_by_the_one_that_counts(stack: St
         assert payment.decode(value) == final
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
     stack: Stack, kafka: KafkaSettings, how: signal.Signals
@@ -139,6 +140,7 @@ async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
         assert_one_story(seen, ids)
 
 
+@pytest.mark.long
 async def test_a_worker_that_was_stopped_past_its_session_makes_no_call_of_another_owner(
     stack: Stack, kafka: KafkaSettings
 ) -> None:
@@ -181,6 +183,7 @@ def assert_one_story(seen: Arrived, ids: list[str]) -> None:
         assert sorted(told) == list(range(2, max(told) + 1))
 
 
+@pytest.mark.long
 @pytest.mark.alone
 async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stack: Stack, kafka: KafkaSettings) -> None:
     lane = await new_lane(kafka)

@@ -86,6 +86,7 @@ async def warm_up(publisher: Publisher, seen: Arrived) -> None:
     await until(functools.partial(all_pending, seen, ids_of(keys)), "intake runs")
 
 
+@pytest.mark.long
 async def test_kills_under_load_lose_no_command_and_double_none(kafka: KafkaSettings, env: dict[str, str]) -> None:
     async with Publisher(kafka) as publisher, watching(kafka, WATCHED) as seen:
         keys = [uuid.uuid4().hex for _ in range(1500)]
@@ -109,6 +110,7 @@ async def test_kills_under_load_lose_no_command_and_double_none(kafka: KafkaSett
         assert all(len(seen.tasks[i]) == before[i] for i in ids[:50])
 
 
+@pytest.mark.long
 async def test_partitions_that_move_under_load_lose_no_command(kafka: KafkaSettings, env: dict[str, str]) -> None:
     async with (
         Publisher(kafka) as publisher,

@@ -107,6 +107,7 @@ async def test_an_older_version_never_overwrites_a_newer_one(kafka: KafkaSetting
         assert (await rows.events([early]))[early] == 3  # the stale ones are history, and stand there once
 
 
+@pytest.mark.long
 async def test_kills_in_the_middle_lose_and_double_nothing(kafka: KafkaSettings, rows: Rows) -> None:
     payments = ids(1000)
     messages = [m for version in (1, 2, 3) for m in to_events(*(event(each, version) for each in payments))]
