@@ -40,6 +40,18 @@ _BRANDED = re.compile(
 )
 """The large brands at their usual length, for digits in the middle of longer ones."""
 
+_SCHEMES = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}"  # Visa
+    r"|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}|3(?:0[0-59]|[689]\d)\d{11}"  # American Express, Diners
+    r"|(?:35(?:2[89]|[3-8]\d)|6011|64[4-9]\d|6[25]\d\d|220[0-4])\d{12,15}"  # JCB, Discover, UnionPay, RuPay, Mir
+    r"|(?:50(?:18|20|38)|5893|6(?:304|759|76[1-3]))\d{9,15}"  # Maestro
+    r"|50(?:6(?:099|1[0-8]\d|19[0-8])|78(?:6[5-9]|[7-9]\d)|79(?:[0-5]\d|6[0-4]))\d{10}(?:\d{2,3})?"  # Verve
+    r"|(?:60|8[12])\d{14}|508\d{13}|(?:9792|8600|9860)\d{12}"  # RuPay, Troy, Uzcard, Humo
+)
+"""What the schemes hand out, by first digits and length. UATP's airline accounts are left out: they are 15 digits that
+begin with 1, as half of the world's order numbers are."""
+
 _OPAQUE = re.compile(
     r"(?<![0-9A-Za-z])(?=[0-9-]{0,36}[a-fA-F])"  # a UUID or a hash (MD5, SHA-1, 256, 512), not of digits only
     r"(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -68,6 +80,19 @@ def holds_card_number(text: str) -> bool:
     return any(_holds(run.group()) for run in _RUN.finditer(_OPAQUE.sub("~", text)))
 
 
+def key_holds_card_number(key: str) -> bool:
+    """Whether an idempotency key is a card number, or begins one of its groups of digits with one.
+
+    A key must not be refused by chance, as the text's rule above does to one order number of sixteen digits in ten. So
+    only what a scheme hands out counts, whole or at the front of longer digits (a card and its expiry date): one random
+    number in thirty, and none that begins with 0 or 1. A hash instead of the refusal would not do: the payment's id is
+    one already, without a secret, and all numbers of an issuer are tried in minutes (PCI DSS 3.5.1.1).
+    """
+    if _RUN.search(key) is None:
+        return False
+    return any(_is_card(_GROUP.findall(run.group())) for run in _RUN.finditer(_OPAQUE.sub("~", key)))
+
+
 def may_hold_card_number(value: bytes) -> bool:
     """Whether bytes that nobody could read as a record may hold one; rather once too often. See the text's rule above.
 
@@ -88,6 +113,26 @@ def _holds(run: str) -> bool:
         if (_ISSUED if whole else _BRANDED).fullmatch(digits, start, end):
             return True
     return False
+
+
+def _is_card(groups: list[str]) -> bool:
+    """Whether groups side by side are a card number as printed, or one of them begins with one."""
+    for start, first in enumerate(groups):
+        digits = ""
+        for end, group in enumerate(groups[start : start + LONGEST], start + 1):
+            digits += group
+            if len(digits) > LONGEST:
+                break
+            if _SCHEMES.fullmatch(digits) and _luhn(digits) and _grouped(groups[start:end]):
+                return True
+        fronts = (first[:size] for size in (14, 15, 16) if size < len(first))
+        if any(_BRANDED.fullmatch(front) and _luhn(front) for front in fronts):
+            return True
+    return False
+
+
+def _luhn(digits: str) -> bool:
+    return sum(_DOUBLED[int(char)] if place % 2 else int(char) for place, char in enumerate(reversed(digits))) % 10 == 0
 
 
 def _grouped(groups: list[str]) -> bool:

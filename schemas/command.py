@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas import identity, money
-from schemas.card_number import holds_card_number
+from schemas.card_number import holds_card_number, key_holds_card_number
 from schemas.records import CommandType, PaymentCommand
 
 MAX_BYTES: Final = 64 * 1024
@@ -62,7 +62,10 @@ def check_key(key: Any) -> str:
     """Pass a well-formed idempotency key on. Raises InvalidCommand."""
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InvalidCommand("idempotency_key", "must be 1 to 255 visible ASCII characters")
-    return _no_card("idempotency_key", key)
+    if key_holds_card_number(key):
+        detail = "seems to be a card number: use a UUID, or put a 0 before a number of your own"
+        raise InvalidCommand("idempotency_key", detail, "card-number")
+    return key
 
 
 def check_merchant(merchant: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from ops.kafka.message import Message
 from schemas import codec, topics
-from schemas.card_number import holds_card_number, may_hold_card_number
+from schemas.card_number import holds_card_number, key_holds_card_number, may_hold_card_number
 from schemas.records import DeadLetter, PaymentEvent
 from sinks.rows import NAME_MAX, Refusal
 
@@ -70,8 +70,8 @@ def _holds_card_number(value: bytes, event: PaymentEvent | None) -> bool:
     if event is None:
         return may_hold_card_number(value)
     texts = [
-        event.payment_id, event.merchant_id, event.idempotency_key, event.payment_method, event.customer_id,
+        event.payment_id, event.merchant_id, event.payment_method, event.customer_id,
         event.description, event.reason, event.detail, event.provider_charge_id, event.replay_id,
         *event.metadata, *event.metadata.values(),
     ]  # fmt: skip
-    return any(holds_card_number(text) for text in texts if text)
+    return key_holds_card_number(event.idempotency_key) or any(holds_card_number(text) for text in texts if text)

@@ -12,7 +12,7 @@ from typing import Final
 
 from ops.kafka.message import Message
 from schemas import codec, topics
-from schemas.card_number import holds_card_number, may_hold_card_number
+from schemas.card_number import holds_card_number, key_holds_card_number, may_hold_card_number
 from schemas.records import DeadLetter
 
 MAX_DETAIL: Final = 500
@@ -36,6 +36,8 @@ def _holds_card_number(original: bytes) -> bool:
         fields = asdict(codec.decode_any(original))
     except codec.DecodeError:
         return may_hold_card_number(original)
+    if key_holds_card_number(fields.pop("idempotency_key", None) or ""):
+        return True
     texts = [value for value in fields.values() if isinstance(value, str)]
     texts += [text for item in (fields.get("metadata") or {}).items() for text in item]
     return any(holds_card_number(text) for text in texts)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.card_number import holds_card_number, may_hold_card_number
+from schemas.card_number import holds_card_number, key_holds_card_number, may_hold_card_number
 
 VISA = "4111111111111111"
 NUMBERS = [
@@ -209,3 +209,61 @@ def test_the_largest_record_costs_a_moment_only(value: bytes) -> None:
     start = time.process_time()
     may_hold_card_number(value)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("number", [number for number in NUMBERS if number[0] != "1"])  # but UATP: see _SCHEMES
+@pytest.mark.parametrize("dress", ["{}", "order-{}", "{}-1", "x{}y", "{}/12/29", "order:7:{}", "{}_{}", "key={}"])
+def test_a_key_that_holds_a_card_number_is_found(number: str, dress: str) -> None:
+    assert key_holds_card_number(dress.format(number, number))
+
+
+@pytest.mark.parametrize("key", ["4111-1111-1111-1111", "a_4111_1111_1111_1111", "3782-822463-10005", ":".join(VISA)])
+def test_groups_do_not_hide_it_in_a_key(key: str) -> None:
+    assert key_holds_card_number(key)
+
+
+@pytest.mark.parametrize("number", MIDDLE)
+@pytest.mark.parametrize("after", ["123", "1229", "20261124", "0000000000"])
+def test_a_key_that_begins_with_a_card_number_is_found(number: str, after: str) -> None:
+    """With its expiry date or check digits behind it, say."""
+    assert key_holds_card_number(number + after)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_nought_before_it_makes_a_number_a_key(number: str) -> None:
+    """Nobody is refused by chance who does what the refusal says."""
+    assert not key_holds_card_number("0" + number)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "at_most"),
+    [
+        ("uuid", lambda chance: str(uuid.UUID(int=chance.getrandbits(128))), 0.0),
+        ("hash", lambda chance: f"{chance.getrandbits(256):064x}", 0.0),
+        ("ulid", lambda chance: "".join(chance.choices("0123456789ABCDEFGHJKMNPQRSTVWXYZ", k=26)), 0.001),
+        ("epoch in ms", lambda chance: str(chance.randint(1_600_000_000_000, 1_899_999_999_999)), 0.0),
+        ("date and serial", lambda chance: _day(chance).replace("-", "") + _digits(chance, 8), 0.0),
+        ("snowflake", lambda chance: str(chance.randint(10**17, 2 * 10**18)), 0.02),
+        ("serial number of 16", lambda chance: f"{chance.randint(1, 10**7):016}", 0.0),
+        ("serial number of 15", lambda chance: f"1{_digits(chance, 14)}", 0.0),
+        *((f"order number of {size}", lambda chance, size=size: _digits(chance, size), most)
+          for size, most in ((13, 0.015), (14, 0.01), (15, 0.02), (16, 0.035), (17, 0.04), (18, 0.04), (19, 0.05))),
+        ("order number of 24", lambda chance: _digits(chance, 24), 0.045),
+    ],
+)  # fmt: skip
+def test_few_keys_are_refused_by_chance(name: str, make: Callable[[random.Random], str], at_most: float) -> None:
+    chance = random.Random(name)
+    refused = sum(key_holds_card_number(make(chance)) for _ in range(4000))
+    assert refused / 4000 <= at_most
+
+
+@given(st.text(max_size=300))
+def test_any_key_has_an_answer(text: str) -> None:
+    assert key_holds_card_number(text) in {True, False}
+
+
+@pytest.mark.parametrize("text", ["7" * 65536, "1" * 65536, "1-" * 32768, ("4" * 14 + "x") * 4000])
+def test_64_kib_of_a_key_cost_a_moment_only(text: str) -> None:
+    start = time.process_time()
+    key_holds_card_number(text)
+    assert time.process_time() - start < 1.5

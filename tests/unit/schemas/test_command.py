@@ -221,8 +221,10 @@ def test_a_key_is_visible_ascii_and_no_card_number(key: Any, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["1", "!~", "k" * 255, "1764025200008", "110bd412-1111-4111-8111-111111111111", "2026-11-24-0001234"]
-)
+    "key",
+    ["1", "!~", "k" * 255, "1764025200008", "110bd412-1111-4111-8111-111111111111", "2026-11-24-0001234",
+     "1000000000000008", "1099511627776008", "04111111111111111"],
+)  # fmt: skip
 def test_the_keys_that_people_use_are_taken(key: str) -> None:
     assert create(key=key).idempotency_key == key
 
