@@ -45,13 +45,20 @@ def create_app(settings: IngressSettings) -> FastAPI:
     )
     readiness = health.Readiness(needed={"kafka": kafka.ping}, wanted={"redis": keys.ping, "postgres": stored.ping})
     gate = Gate(settings.in_flight_max)
-    app = assemble(acceptance, readiness, frozenset(lanes), gate, access_log=settings.access_log)
+    replay = payments.Replay(settings.idempotent_replay)
+    app = assemble(acceptance, readiness, frozenset(lanes), gate, replay=replay, access_log=settings.access_log)
     app.router.lifespan_context = lifespan
     return app
 
 
-def assemble(
-    acceptance: Acceptance, readiness: health.Readiness, lanes: frozenset[str], gate: Gate, *, access_log: bool = False
+def assemble(  # noqa: PLR0913 - where all parts meet
+    acceptance: Acceptance,
+    readiness: health.Readiness,
+    lanes: frozenset[str],
+    gate: Gate,
+    *,
+    replay: payments.Replay = payments.Replay.CONFLICT,
+    access_log: bool = False,
 ) -> FastAPI:
     """The app around its parts, whatever they are made of."""
     app = FastAPI(
@@ -61,7 +68,7 @@ def assemble(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(payments.routes(acceptance, lanes, gate))
+    app.include_router(payments.routes(acceptance, lanes, gate, replay))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     problem.install(app)

@@ -104,9 +104,17 @@ def problems(description: str, *examples: Problem) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: found}}
 
 
+_REPLAYED: Final = {
+    "Idempotency-Replayed": {"description": "true: nothing was published.", "schema": {"type": "string"}}
+}
+PAYMENT_200: Final[dict[str, Any]] = {
+    "description": "With IDEMPOTENT_REPLAY=original only: the key and body were seen; the first answer again.",
+    "headers": _REPLAYED,
+}
 PAYMENT_409: Final[dict[str, Any]] = {
-    "description": "The key and body were seen: the existing payment. Or the first request is still being published: "
-    "a problem with Retry-After.",
+    "description": "The key and body were seen: the existing payment as it stands now. Or the first request is still "
+    "being published: a problem with Retry-After.",
+    "headers": _REPLAYED,
     "content": {
         "application/json": {"schema": {"$ref": "#/components/schemas/Payment"}},
         **problems("", Problem(409, "request-in-progress", "the first request with this key is still being published"))[
@@ -119,7 +127,8 @@ CREATE: Final[dict[str, Any]] = {
         {
             "name": "Idempotency-Key", "in": "header", "required": True, "example": "order-1001",
             "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
-            "description": "Names this payment. The same key and body again: 409 with the existing payment.",
+            "description": "Names this payment for ever: the same key and body again: 409 with the existing payment; "
+            "another body: 422. A UUID is best; what is a card number, by a scheme's digits, is refused.",
         },
     ],
     "requestBody": {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from enum import StrEnum
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter, Histogram
 
+from ingress import views
 from ingress.acceptance import Acceptance, Answer, Taken
 from ingress.gate import Gate
-from ingress.models import CREATE, PAYMENT_409, Payment, problems
+from ingress.models import CREATE, PAYMENT_200, PAYMENT_409, Payment, problems
 from ingress.presence import Away
 from ingress.problem import DEFECT, Problem, response
 from ingress.requests import KEY_HEADER, json_body, key
@@ -54,14 +56,24 @@ def parse(raw: bytes, idempotency_key: str, *, lanes: frozenset[str], now_ms: in
         raise Problem(422, error.code, error.detail, field=error.field) from error
 
 
-def answer(taken: Taken, payment_id: str) -> Response:
+class Replay(StrEnum):
+    """How a repeat is answered: 409 and the payment as it stands, or 200 and the payment as it was first answered."""
+
+    CONFLICT = "conflict"
+    ORIGINAL = "original"
+
+
+def answer(taken: Taken, payment_id: str, replay: Replay) -> Response:
     """How a create that was taken is answered. Raises Problem 409, 422."""
     location = {"Location": f"/v1/payments/{payment_id}"}
     match taken.answer:
         case Answer.ACCEPTED:
             return Response(taken.document, 201, location, "application/json")
         case Answer.REPEATED:
-            return Response(taken.document, 409, {**location, "Idempotency-Replayed": "true"}, "application/json")
+            location["Idempotency-Replayed"] = "true"
+            if replay is Replay.ORIGINAL:
+                return Response(views.original(taken.document), 200, location, "application/json")
+            return Response(taken.document, 409, location, "application/json")
         case Answer.CONFLICT:
             raise _REUSED
         case Answer.EXPIRED:
@@ -72,7 +84,9 @@ def answer(taken: Taken, payment_id: str) -> Response:
             raise Problem(409, "request-in-progress", detail, retry_after_s=wait_s)
 
 
-async def create(request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> Response:
+async def create(
+    request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay
+) -> Response:
     """Take one create. Raises Problem."""
     idempotency_key = key(request)
     raw = await json_body(request)
@@ -90,10 +104,10 @@ async def create(request: Request, acceptance: Acceptance, lanes: frozenset[str]
             TAKING.observe(time.monotonic() - began)
         if taken.answer is Answer.ACCEPTED:
             ACCEPTED.inc()
-        return answer(taken, command.payment_id or "")
+        return answer(taken, command.payment_id or "", replay)
 
 
-def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRouter:
+def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay = Replay.CONFLICT) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
 
@@ -101,6 +115,7 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRout
         "/v1/payments", status_code=201, response_model=Payment, openapi_extra=CREATE,
         responses={
             201: {"headers": {"Location": {"description": "The payment.", "schema": {"type": "string"}}}},
+            200: PAYMENT_200,
             400: problems(
                 "Not JSON, or no usable Idempotency-Key.",
                 Problem(400, "missing-idempotency-key", "is required", field=KEY_HEADER),
@@ -122,7 +137,7 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate) -> APIRout
         """Accept a payment; 201 means every in-sync replica has it."""
         code = "none"  # the client left, or a defect: the edge counts those
         try:
-            found = await create(request, acceptance, lanes, gate)
+            found = await create(request, acceptance, lanes, gate, replay)
             code = str(found.status_code)
         except Problem as error:  # answered here: the way through FastAPI costs as much as a create
             code = str(error.status)

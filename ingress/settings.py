@@ -32,6 +32,8 @@ class IngressSettings(BaseSettings):
     """How long a create may take until Kafka's ack before it is answered 503; Redis may add half a second."""
     in_flight_max: int = Field(1000, ge=1)
     """Requests in hand beyond which new ones are answered 503 at once; 256 of them work, the others wait in line."""
+    idempotent_replay: Literal["conflict", "original"] = "conflict"
+    """How a repeat is answered: 409 with the payment as it stands, or 200 with the payment as it was first answered."""
     remember_s: int = Field(86_400, ge=60)
     """How long Redis remembers an accepted payment; beyond it PostgreSQL and the stream do."""
     access_log: bool = False

@@ -80,3 +80,10 @@ def stored(row: Mapping[str, Any]) -> dict[str, Any]:
             "updated_at_ms": _ms(row["updated_at"]),
         }
     )
+
+
+def original(document: bytes) -> bytes:
+    """A payment's JSON, as it stands, back to what its create was first answered."""
+    found = orjson.loads(document)
+    unchanged = {"status": "PENDING", "attempts": 0, "reason": None, "provider_charge_id": None, "version": 0}
+    return orjson.dumps({**found, **unchanged, "updated_at": found["created_at"]})

@@ -17,6 +17,7 @@ from ingress.app import assemble
 from ingress.gate import Gate
 from ingress.health import Readiness
 from ingress.idempotency import Claim, Standing
+from ingress.payments import Replay
 from ingress.presence import Away
 from ops.kafka.clients import Message, PublishTimedOut
 from schemas import codec, identity
@@ -140,6 +141,7 @@ class World:
     kafka: MemoryKafka = field(default_factory=MemoryKafka)
     in_flight_max: int = 100
     working: int = 100
+    replay: Replay = Replay.CONFLICT
 
     def acceptance(self) -> Acceptance:
         return Acceptance(self.keys, self.payments, self.kafka.publish, default_lane="simulator", publish_timeout_s=1.4)
@@ -148,9 +150,8 @@ class World:
         readiness = Readiness(
             needed={"kafka": self.kafka.ping}, wanted={"redis": self.keys.ping, "postgres": self.payments.ping}
         )
-        return assemble(
-            self.acceptance(), readiness, LANES, Gate(self.in_flight_max, working=self.working), access_log=access_log
-        )
+        gate = Gate(self.in_flight_max, working=self.working)
+        return assemble(self.acceptance(), readiness, LANES, gate, replay=self.replay, access_log=access_log)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import uuid
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from ingress.payments import Replay
 from ops.kafka.clients import RecordRefused
+from schemas import command as commands
 from schemas import identity
 from tests.unit.ingress.fakes import BODY, ID, KEY, World, post, problem, row
 
@@ -61,6 +64,24 @@ async def test_the_same_request_again_gets_the_payment_as_it_stands() -> None:
     assert len(world.kafka.records) == 1
 
 
+async def test_the_industrys_other_habit_repeats_the_first_answer_whatever_became_of_the_payment() -> None:
+    world = World(replay=Replay.ORIGINAL)
+    async with world.client() as client:
+        first = await post(client, metadata={"order": "1"})
+        for found in (None, row(metadata='{"order": "1"}'), row(metadata='{"order": "1"}', state="FAILED")):
+            if found is not None:
+                command = world.kafka.records[0]
+                at = dt.datetime.fromtimestamp((command.accepted_at_ms or 0) / 1000, dt.UTC)
+                world.payments.rows[ID] = {**found, "accepted_at": at, "fingerprint": commands.fingerprint(command)}
+                world.keys.entries.clear()
+            again = await post(client, metadata={"order": "1"})
+            assert (again.status_code, again.content) == (200, first.content)
+            assert again.headers["idempotency-replayed"] == "true"
+            assert again.headers["location"] == first.headers["location"]
+        problem(await post(client, amount="99.00"), 422, "idempotency-key-reused", "Idempotency-Key")
+    assert len(world.kafka.records) == 1
+
+
 async def test_the_same_key_for_another_body_is_refused_and_the_first_answer_does_not_leak() -> None:
     world = World()
     async with world.client() as client:
@@ -68,7 +89,10 @@ async def test_the_same_key_for_another_body_is_refused_and_the_first_answer_doe
         answer = await post(client, amount="99.00")
         problem(answer, 422, "idempotency-key-reused", "Idempotency-Key")
         assert "12.50" not in answer.text
-        assert ID not in answer.text
+        assert ID not in str(answer.headers) + answer.text
+        assert "idempotency-replayed" not in answer.headers
+        world.payments.rows[ID] = row()
+        assert (await post(client, amount="99.00")).content == answer.content
     assert len(world.kafka.records) == 1
 
 
