@@ -67,12 +67,7 @@ class Database:
         """Write a batch and its offset, or nothing; rows changed by table. Raises Away, Refused."""
         async with self._connection() as connection:
             await connection.execute("BEGIN")
-            changed = {
-                "payments": await _rows(connection, _PAYMENTS, batch.payments),
-                "payment_events": await _rows(connection, _EVENTS, batch.events),
-                "dead_letters": await _rows(connection, _LETTERS, batch.letters),
-            }
-            await connection.execute(_OFFSET, batch.topic, batch.partition, batch.next_offset)
+            changed = await store(connection, batch)
             await connection.execute("COMMIT")
         return changed
 
@@ -119,6 +114,17 @@ class Database:
                 "idle_in_transaction_session_timeout": str(int(IDLE_S * 1000)),
             },
         )
+
+
+async def store(connection: Any, batch: Batch) -> dict[str, int]:
+    """Write a batch and its offset in the connection's transaction; rows changed by table. Raises asyncpg's errors."""
+    changed = {
+        "payments": await _rows(connection, _PAYMENTS, batch.payments),
+        "payment_events": await _rows(connection, _EVENTS, batch.events),
+        "dead_letters": await _rows(connection, _LETTERS, batch.letters),
+    }
+    await connection.execute(_OFFSET, batch.topic, batch.partition, batch.next_offset)
+    return changed
 
 
 async def _rows(connection: Any, query: str, rows: Sequence[tuple[Any, ...]]) -> int:

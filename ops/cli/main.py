@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from ops.cli import dead_letters, topics
+from ops.cli import dead_letters, topics, verify
 from ops.cli.demo import demo
 from ops.cli.doctor import doctor
+from ops.cli.rebuild import rebuild
 from ops.cli.send import send
 from ops.cli.status import status
 from ops.cli.up import up
@@ -22,9 +23,11 @@ app.command()(up)
 app.command()(status)
 app.command()(send)
 app.command()(doctor)
+app.command()(rebuild)
 app.command()(version)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(verify.app, name="verify")
 
 
 @app.callback()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -58,14 +58,19 @@ async def _partitions(kafka: KafkaSettings, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(count)]
 
 
-async def present(kafka: KafkaSettings, topic: str, *, last: int | None = None) -> AsyncGenerator[ConsumerRecord, None]:
+async def present(
+    kafka: KafkaSettings, topic: str, *, last: int | None = None, since: Mapping[int, int] | None = None
+) -> AsyncGenerator[ConsumerRecord, None]:
     """The records that a topic holds now, in order within each partition; with ``last``, so many of each partition.
 
+    ``since`` names, by partition, the offset from which on they are wanted.
     Raises UnknownTopic, KafkaError, TimeoutError. Close it (``contextlib.aclosing``) where it is left early.
     """
     parts = await _partitions(kafka, topic)
     async with _consumer(kafka) as consumer:
         begins = await consumer.beginning_offsets(parts)
+        for part in parts:
+            begins[part] = max(begins[part], (since or {}).get(part.partition, 0))
         ends = await end_offsets(kafka, parts)
         left = {part for part in parts if ends[part] > begins[part]}
         consumer.assign(list(left))

@@ -1,0 +1,1 @@
+"""Proofs that anyone can repeat: what the topics say, held against the limit and against PostgreSQL."""
