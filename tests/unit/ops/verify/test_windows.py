@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_busy_spans_are_those_where_so_many_wait(stays: list[tuple[int, int]], l
     for moment in range(61):
         there = sum(1 for at, length in stays if at <= moment < at + length)
         assert any(begin <= moment < end for begin, end in spans) == (there >= least)
-    assert all(end < begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+    assert all(end < begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def test_the_share_used_counts_calls_and_time_of_the_spans_only() -> None:
