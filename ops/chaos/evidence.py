@@ -1,0 +1,131 @@
+"""What a run leaves behind, in the shape the checker takes: plain records, no connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from schemas.records import PaymentEvent, State
+
+
+class Answer(StrEnum):
+    """What a client knows of what it asked for."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    REFUSED = "refused"
+    MAYBE = "maybe"
+
+
+class Via(StrEnum):
+    """The way in."""
+
+    HTTP = "http"
+    KAFKA = "kafka"
+
+
+Origin = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One command as its client sent it, and what came back; money is minor units.
+
+    ``ACCEPTED`` over Kafka means: acknowledged by the broker, which for a bad record or another body under a used key
+    is no promise of a payment but of a dead letter. ``aborted``: sent in a transaction that was aborted.
+    """
+
+    via: Via
+    payment_id: str
+    merchant_id: str
+    key: str
+    body: str
+    amount_minor: int
+    currency: str
+    answer: Answer
+    answered_ns: int
+    origin: Origin | None = None
+    cancel: bool = False
+    bad: bool = False
+    aborted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as it reached the provider: when its first byte came, and what it was about."""
+
+    at_ns: int
+    account: str
+    method: str
+    key: str
+    payment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A line of the provider's own books."""
+
+    payment_id: str
+    key: str
+    approved: bool
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A result, or a payment's row in PostgreSQL."""
+
+    state: State
+    version: int
+    amount_minor: int
+    currency: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter, by the record it is about."""
+
+    origin: Origin
+    reason: str
+    payment_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one provider account allows: calls in any window."""
+
+    calls: int
+    window_ns: int = 1_000_000_000
+
+
+GRACE_NS: Final = 60 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All of a run. ``wall_ns`` is what to add to a monotonic moment to get the wall clock's.
+
+    ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
+    ``healed_ns`` is when the last fault ended, ``ended`` when each payment's last event was seen; ``leaks`` names the
+    places where a planted card number was found.
+    """
+
+    asked: Sequence[Asked]
+    arrivals: Sequence[Arrival]
+    charges: Sequence[Charge]
+    events: Sequence[PaymentEvent]
+    results: Mapping[str, Told]
+    rows: Mapping[str, Told]
+    letters: Sequence[Letter]
+    stored_letters: Sequence[Origin]
+    limits: Mapping[str, Limit]
+    wall_ns: int = 0
+    began_ns: int = 0
+    healed_ns: int = 0
+    leaks: Sequence[str] = field(default_factory=tuple)
+    grace_ns: int = GRACE_NS

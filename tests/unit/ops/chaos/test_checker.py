@@ -1,0 +1,244 @@
+"""The judge sees every planted violation, says which promise it breaks, and lets a healthy run pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ops.chaos import checker
+from ops.chaos.evidence import Answer, Arrival, Charge, Letter, Told, Via
+from schemas import topics
+from schemas.records import EventType, State
+from tests.unit.ops.chaos.world import LANE, Run, S, asked, changed, event, healthy
+
+Plant = Callable[[Run], None]
+
+
+def broken(run: Run) -> set[str]:
+    return {found.promise for found in checker.check(run.evidence())}
+
+
+def test_a_healthy_run_breaks_nothing() -> None:
+    assert checker.check(healthy().evidence()) == []
+
+
+def a_row_is_lost(run: Run) -> None:
+    del run.rows["p0"]
+
+
+def it_never_was(run: Run) -> None:
+    run.asked.append(asked(80))
+
+
+def it_is_stuck(run: Run) -> None:
+    run.payment(80, State.PENDING)
+    del run.results["p80"]
+
+
+def a_result_is_lost(run: Run) -> None:
+    del run.results["p20"]
+
+
+def a_review_nobody_hears_of(run: Run) -> None:
+    run.letters = [each for each in run.letters if each.payment_id != "p50"]
+
+
+def a_row_is_behind(run: Run) -> None:
+    run.rows["p10"] = replace(run.rows["p10"], version=5)
+
+
+def a_result_contradicts(run: Run) -> None:
+    run.results["p0"] = replace(run.results["p0"], state=State.FAILED)
+
+
+def a_payment_in_review_has_a_result(run: Run) -> None:
+    run.results["p50"] = Told(State.COMPLETED, 5, 1050, "USD")
+
+
+def a_payment_of_nobody(run: Run) -> None:
+    run.payment(80, State.COMPLETED)
+    run.asked = [each for each in run.asked if each.payment_id != "p80"]
+
+
+def a_version_is_left_out(run: Run) -> None:
+    run.events = [each for each in run.events if (each.payment_id, each.version) != ("p10", 3)]
+
+
+def a_version_is_told_in_two_ways(run: Run) -> None:
+    found = next(each for each in run.events if (each.payment_id, each.version) == ("p10", 5))
+    run.events.append(replace(found, reason="another"))
+
+
+def a_final_state_is_left(run: Run) -> None:
+    run.events.append(event("p0", 4, State.PENDING, EventType.CALL_FINISHED, 2 * S))
+    run.rows["p0"] = replace(run.rows["p0"], state=State.PENDING, version=4)
+
+
+def a_second_charge(run: Run) -> None:
+    run.charges.append(Charge("p0", "p0-again", approved=True, amount_minor=1000, currency="USD"))
+
+
+def a_new_key_on_a_retry(run: Run) -> None:
+    at = next(place for place, each in enumerate(run.arrivals) if each.payment_id == "p10")
+    run.arrivals[at] = replace(run.arrivals[at], key="p10-again")
+
+
+def completed_and_not_charged(run: Run) -> None:
+    run.charges = [each for each in run.charges if each.payment_id != "p0"]
+
+
+def failed_and_charged(run: Run) -> None:
+    run.charges.append(Charge("p20", "p20", approved=True, amount_minor=1020, currency="USD"))
+
+
+def another_amount_is_charged(run: Run) -> None:
+    run.charges = [replace(each, amount_minor=1) if each.payment_id == "p0" else each for each in run.charges]
+
+
+def another_currency_is_charged(run: Run) -> None:
+    run.charges = [replace(each, currency="EUR") if each.payment_id == "p0" else each for each in run.charges]
+
+
+def a_cancelled_payment_is_called(run: Run) -> None:
+    run.events.append(event("p30", 3, State.CANCELLED, EventType.CALL_INTENDED, 35 * S))
+    run.rows["p30"] = run.results["p30"] = replace(run.rows["p30"], version=3)
+    run.arrivals.append(Arrival(36 * S, LANE, "POST", "p30", "p30"))
+
+
+def a_charge_of_nobody(run: Run) -> None:
+    run.charges.append(Charge("p99", "p99", approved=True, amount_minor=1, currency="USD"))
+
+
+def two_bodies_under_one_key(run: Run) -> None:
+    run.asked.append(asked(0, body="other", amount_minor=7))
+
+
+def another_amount_than_asked(run: Run) -> None:
+    run.asked = [replace(each, amount_minor=1) if each.payment_id == "p10" else each for each in run.asked]
+
+
+def refused_and_taken(run: Run) -> None:
+    run.payment(80, State.COMPLETED, answer=Answer.REFUSED)
+
+
+def another_body_is_called_a_repeat(run: Run) -> None:
+    run.asked.append(asked(0, body="other", answer=Answer.REPEATED))
+
+
+def an_aborted_command_is_taken(run: Run) -> None:
+    run.payment(75, State.COMPLETED)
+    run.asked = [each for each in run.asked if each.payment_id != "p75" or each.aborted]
+
+
+def three_calls_in_a_second(run: Run) -> None:
+    run.payment(80, State.COMPLETED, calls=1)
+    run.payment(81, State.COMPLETED, calls=1)
+    run.payment(82, State.COMPLETED, calls=1)
+    run.arrivals = [
+        replace(each, at_ns=83 * S + number) if each.payment_id in {"p80", "p81", "p82"} else each
+        for number, each in enumerate(run.arrivals)
+    ]
+
+
+def a_call_of_an_unknown_account(run: Run) -> None:
+    run.arrivals[0] = replace(run.arrivals[0], account="other")
+
+
+def a_call_before_its_intent(run: Run) -> None:
+    changed(run, "p0", 2, at_ms=run.events[1].at_ms + 50)
+
+
+def a_call_without_an_intent(run: Run) -> None:
+    run.arrivals.append(Arrival(3 * S, LANE, "POST", "p0", "p0"))
+
+
+def a_bad_record_without_a_letter(run: Run) -> None:
+    run.asked.append(asked(80, via=Via.KAFKA, origin=(topics.COMMANDS, 1, 80), bad=True))
+
+
+def a_letter_with_two_reasons(run: Run) -> None:
+    run.letters.append(Letter((topics.COMMANDS, 1, 72), "invalid-field", None))
+
+
+def a_letter_that_sql_does_not_have(run: Run) -> None:
+    run.stored.remove((topics.COMMANDS, 1, 72))
+
+
+def a_bad_request_is_accepted(run: Run) -> None:
+    run.asked.append(asked(80, bad=True))
+
+
+def money_is_lost(run: Run) -> None:
+    run.rows["p20"] = run.results["p20"] = replace(run.rows["p20"], amount_minor=1)
+
+
+def a_card_number_is_stored(run: Run) -> None:
+    run.leaks.append("payments.events/3/17")
+
+
+def it_takes_too_long(run: Run) -> None:
+    run.healed_ns = -55 * S
+
+
+@pytest.mark.parametrize(
+    ("plant", "promises"),
+    [
+        (a_row_is_lost, {"nothing-lost", "one-story", "books-agree", "conserved"}),
+        (it_never_was, {"nothing-lost", "conserved"}),
+        (it_is_stuck, {"nothing-lost", "conserved"}),
+        (a_result_is_lost, {"nothing-lost"}),
+        (a_review_nobody_hears_of, {"nothing-lost"}),
+        (a_row_is_behind, {"one-story"}),
+        (a_result_contradicts, {"one-story"}),
+        (a_payment_in_review_has_a_result, {"one-story"}),
+        (a_payment_of_nobody, {"one-story"}),
+        (a_version_is_left_out, {"versions-rise"}),
+        (a_version_is_told_in_two_ways, {"versions-rise"}),
+        (a_final_state_is_left, {"versions-rise", "nothing-lost", "one-story", "conserved"}),
+        (a_second_charge, {"charged-once"}),
+        (a_new_key_on_a_retry, {"charged-once"}),
+        (completed_and_not_charged, {"books-agree"}),
+        (failed_and_charged, {"books-agree"}),
+        (another_amount_is_charged, {"books-agree"}),
+        (another_currency_is_charged, {"books-agree"}),
+        (a_cancelled_payment_is_called, {"books-agree"}),
+        (a_charge_of_nobody, {"books-agree", "one-story"}),
+        (two_bodies_under_one_key, {"as-asked"}),
+        (another_amount_than_asked, {"as-asked", "conserved"}),
+        (refused_and_taken, {"as-asked"}),
+        (another_body_is_called_a_repeat, {"as-asked"}),
+        (an_aborted_command_is_taken, {"as-asked", "one-story"}),
+        (three_calls_in_a_second, {"limit-kept"}),
+        (a_call_of_an_unknown_account, {"limit-kept"}),
+        (a_call_before_its_intent, {"intended-first"}),
+        (a_call_without_an_intent, {"intended-first"}),
+        (a_bad_record_without_a_letter, {"bad-input-told"}),
+        (a_letter_with_two_reasons, {"bad-input-told"}),
+        (a_letter_that_sql_does_not_have, {"bad-input-told"}),
+        (a_bad_request_is_accepted, {"bad-input-told"}),
+        (money_is_lost, {"conserved", "as-asked"}),
+        (a_card_number_is_stored, {"no-card-numbers"}),
+        (it_takes_too_long, {"in-time"}),
+    ],
+)
+def test_each_planted_violation_is_seen_and_named(plant: Plant, promises: set[str]) -> None:
+    run = healthy()
+    plant(run)
+    assert broken(run) == promises
+
+
+def test_every_promise_has_a_planted_violation() -> None:
+    names = {promise.__name__.replace("_", "-") for promise in checker.PROMISES}
+    marks = [each for each in test_each_planted_violation_is_seen_and_named.pytestmark if each.name == "parametrize"]  # type: ignore[attr-defined]
+    assert set().union(*(promises for _, promises in marks[0].args[1])) == names
+
+
+def test_what_may_have_been_taken_may_be_there_or_not() -> None:
+    run = healthy()
+    assert "p70" not in run.rows
+    run.payment(70, State.COMPLETED, answer=Answer.MAYBE)
+    assert broken(run) == set()
+    run.charges.append(Charge("p70", "p70", approved=True, amount_minor=1070, currency="USD"))
+    assert broken(run) == {"charged-once"}
