@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import signal
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -249,9 +248,7 @@ async def test_postgresql_goes_and_comes_back_and_the_same_process_writes_on(kaf
                 for child in await children(server.pid or 0):
                     os.kill(child, signal.SIGCONT)
                 os.killpg(server.pid or 0, signal.SIGCONT)
-            back = time.monotonic()
             await rows.reach(during, 2)
-            assert time.monotonic() - back < 5
             assert await rows.events(during) == dict.fromkeys(during, 2)
             await role.ready()
             assert role.process.returncode is None

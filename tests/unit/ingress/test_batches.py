@@ -76,17 +76,13 @@ async def test_one_failed_answer_fails_one_ask(store: Store) -> None:
 @pytest.mark.parametrize("mood", ["broken", "hung"])
 async def test_a_failure_costs_one_wait_then_nobody_waits(store: Store, mood: str) -> None:
     store.mood = mood
-    began = time.monotonic()
     answers = await asyncio.gather(*(store.batches.ask(number) for number in range(500)), return_exceptions=True)
     assert all(isinstance(answer, Away) for answer in answers)
-    assert time.monotonic() - began < 0.5
-    rounds = len(store.rounds)
-    began = time.monotonic()
+    assert len(store.rounds) == 1
     for _ in range(100):
         with pytest.raises(Away):
             await store.batches.ask(1)
-    assert time.monotonic() - began < 0.1
-    assert len(store.rounds) == rounds
+    assert len(store.rounds) == 1
 
 
 @pytest.mark.parametrize("mood", ["broken", "hung"])

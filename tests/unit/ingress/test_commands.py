@@ -67,7 +67,7 @@ async def test_the_start_waits_for_nobody() -> None:
             await commands.publish(MESSAGE, 1.4)
         with pytest.raises(Away):
             await commands.ping()
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 1.3  # less than the wait for an ack
         await until(lambda: publisher.starts > 2)
         publisher.there = True
         await until(lambda: not commands.away)
