@@ -19,6 +19,9 @@ from schemas.records import DeadLetter, PaymentEvent
 
 UNDECODABLE: Final = "undecodable"
 REFUSED: Final = "refused-by-database"
+WORDS: Final = (9, 10, 11, 13)
+"""Columns of a payment's row that some events leave empty: customer_id, description, metadata, expires_at."""
+_VERSION: Final = 5
 NAME_MAX: Final = 255
 """Longest name of a dead letter that is kept, in characters; names stand in indexes, which have a limit."""
 DETAIL_MAX: Final = 2000
@@ -67,7 +70,7 @@ class Batch:
 def batch(records: Sequence[Record]) -> Batch:
     """The rows of these records, all of one partition, in offset order; of a payment, the highest version."""
     found = nothing(records[-1])
-    newest: dict[uuid.UUID, tuple[int, tuple[Any, ...]]] = {}
+    newest: dict[uuid.UUID, tuple[Any, ...]] = {}
     for record in records:
         if record.topic == topics.DEAD_LETTER:
             _add_letter(found, record)
@@ -83,10 +86,25 @@ def batch(records: Sequence[Record]) -> Batch:
             found.refused.append(Refusal(record, REFUSED, str(error), event))
         else:
             found.events.append(row)
-            if payment_id not in newest or event.version > newest[payment_id][0]:
-                newest[payment_id] = event.version, payment
-    found.payments = [payment for _, payment in newest.values()]
+            newest[payment_id] = newer(newest.get(payment_id, payment), payment)
+    found.payments = list(newest.values())
     return found
+
+
+def newer(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of two rows of a payment the one of the higher version, with the words that only one of them may hold.
+
+    A cancel's event knows none of them, and must not empty what the create said.
+    """
+    newest, older = (other, one) if other[_VERSION] > one[_VERSION] else (one, other)
+    if says(newest) or not says(older):
+        return newest
+    return tuple(older[place] if place in WORDS else value for place, value in enumerate(newest))
+
+
+def says(row: Sequence[Any]) -> bool:
+    """Whether any of WORDS is there: then all are, as the create said them."""
+    return any(row[place] not in (None, "{}") for place in WORDS)
 
 
 def nothing(record: Record) -> Batch:

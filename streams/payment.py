@@ -310,9 +310,10 @@ def _end(entry: Entry, state: State, reason: str, now_ms: int) -> Entry:
 def cancel(entry: Entry, origin: str, now_ms: int) -> Entry:
     """CANCELLED while PENDING and never sent; else the same state with an event that says why not.
 
-    ``origin`` is ``topic/partition/offset`` of the cancel: the same cancel again returns the entry unchanged.
+    ``origin`` is ``topic/partition/offset`` of the cancel. The same cancel again returns the entry unchanged, and so
+    does any other of what is cancelled: it has what it asks for.
     """
-    if entry.cancel_origin == origin:
+    if entry.cancel_origin == origin or entry.state is State.CANCELLED:
         return entry
     if entry.state is State.PENDING and entry.first_called_at_ms is None:
         return replace(_end(entry, State.CANCELLED, "cancelled-by-merchant", now_ms), cancel_origin=origin)

@@ -174,8 +174,8 @@ async def _name_columns(db: asyncpg.Connection, kafka: KafkaSettings, found: dic
     async with aclosing(present(kafka, topics.EVENTS)) as records:
         async for record in records:
             for row in rows.batch([of(record)]).payments:
-                if row[0] in wanted and (row[0] not in newest or row[5] > newest[row[0]][5]):
-                    newest[row[0]] = row
+                if row[0] in wanted:
+                    newest[row[0]] = rows.newer(newest.get(row[0], row), row)
     for stored in await db.fetch(_SOME, list(wanted)):
         payment_id = uuid.UUID(bytes=stored["payment_id"].bytes)
         if payment_id in newest:

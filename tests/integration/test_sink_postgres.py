@@ -14,13 +14,14 @@ import pytest_asyncio
 
 from ops.local.stack import Stack
 from schemas import codec, topics
+from schemas.records import State
 from sinks import postgres
 from sinks import rows as to_rows
 from sinks.migrate import LOCK_ID
 from sinks.patience import Patience
 from sinks.postgres import Database, Refused
 from sinks.rows import Record
-from tests.integration.sink_role import Rows, a_database, event, ids, letter, migrate, until
+from tests.integration.sink_role import NOW_MS, Rows, a_database, event, ids, letter, migrate, until
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -59,6 +60,20 @@ async def test_the_same_batch_twice_changes_nothing(rows: Rows, database: Databa
     for found in (events, lost, events[:3], events[1:]):
         assert set((await database.write(to_rows.batch(found))).values()) == {0}
     assert await standing(rows) == before
+
+
+async def test_a_cancel_s_event_does_not_empty_what_the_create_said(rows: Rows, database: Database) -> None:
+    """In a batch of its own, before the create's event or after it."""
+    words: dict[str, Any] = {"customer_id": "c", "description": "d", "expires_at_ms": NOW_MS}
+    for versions in ((1, 2), (2, 1)):
+        (one,) = ids(1)
+        steps = {1: event(one, 1, **words), 2: event(one, 2, state=State.CANCELLED, metadata={})}
+        for place, version in enumerate(versions):
+            await database.write(to_rows.batch(records(codec.encode(steps[version]), partition=9, first=place)))
+        row = (await rows.payments([one]))[one]
+        assert (row["state"], row["version"], row["updated_at"].second) == ("CANCELLED", 2, 1)
+        assert (row["customer_id"], row["description"], row["metadata"]) == ("c", "d", '{"order": "7"}')
+        assert row["expires_at"] is not None
 
 
 async def test_an_offset_never_goes_back(rows: Rows, database: Database) -> None:

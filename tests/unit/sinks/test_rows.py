@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import uuid
 from typing import Any
 
@@ -31,6 +32,18 @@ def test_of_a_payment_the_highest_version_is_kept_and_of_events_all(versions: li
     assert [row[16] for row in found.events] == list(range(100, 100 + len(versions)))
     assert (found.topic, found.partition, found.next_offset) == (topics.EVENTS, 5, 100 + len(versions))
     assert not found.refused
+
+
+WORDS: dict[str, Any] = {"customer_id": "c", "description": "d", "metadata": {"a": "1"}, "expires_at_ms": NOW_MS}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3))))
+def test_a_cancel_s_event_does_not_empty_what_the_create_said(order: tuple[int, ...]) -> None:
+    """Versions 2 and 3 come of cancels, whose tasks know nothing of the create's optional words."""
+    steps = {1: event(1, **WORDS), 2: event(2, state=State.CANCELLED), 3: event(3, state=State.CANCELLED)}
+    (row,) = rows.batch(records(*(steps[version] for version in order))).payments
+    assert (row[4], row[5]) == ("CANCELLED", 3)
+    assert [row[place] for place in rows.WORDS] == ["c", "d", '{"a":"1"}', AT]
 
 
 def test_a_payment_s_row_holds_what_the_event_says() -> None:

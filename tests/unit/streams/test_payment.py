@@ -140,6 +140,10 @@ def test_a_cancel_loses_once_the_payment_may_have_been_sent(entry: Entry) -> Non
     assert payment.cancel(after, "0/9", NOW) is after
 
 
+def test_a_second_cancel_of_what_is_cancelled_changes_nothing() -> None:
+    assert payment.cancel(CANCELLED, "0/9", NOW) is CANCELLED
+
+
 @pytest.mark.parametrize("entry", [FRESH, INTENDED, UNKNOWN, ABSENT, REFUSED, APPROVED, REJECTED, CANCELLED])
 def test_an_entry_survives_its_changelog(entry: Entry) -> None:
     assert payment.decode(payment.encode(entry)) == entry

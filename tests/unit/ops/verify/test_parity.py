@@ -11,7 +11,7 @@ import pytest
 from ops.verify import parity
 from ops.verify.parity import Fold, Folded, Report
 from schemas import codec, topics
-from schemas.records import PaymentEvent
+from schemas.records import PaymentEvent, State
 from sinks import rows
 from sinks.rows import Record
 from tests.integration.sink_role import event
@@ -44,6 +44,16 @@ def test_the_highest_version_stands_whatever_comes_last() -> None:
         found = fold(*order).payments[KEY]
         assert (found.version, found.state, found.versions) == (3, "COMPLETED", 0b1110)
         assert parity.row(found, row(STEPS[2])) is None
+
+
+def test_what_a_cancel_s_event_leaves_out_stands_as_the_create_said_it() -> None:
+    words: dict[str, Any] = {"customer_id": "c", "metadata": {"order": "7"}}
+    created = event(ID, 1, **words)
+    cancelled = event(ID, 2, state=State.CANCELLED, metadata={})
+    for order in itertools.permutations([created, cancelled]):
+        found = fold(*order).payments[KEY]
+        assert parity.row(found, row(event(ID, 2, state=State.CANCELLED, **words))) is None
+        assert parity.row(found, row(cancelled)) == parity.DIFFERS
 
 
 @pytest.mark.parametrize(
