@@ -132,7 +132,7 @@ class Acceptance:
         match answer:
             case Answer.ACCEPTED:
                 lease = claim.lease if claim else None
-                return await self._take(command, fingerprint, lease, began + self._publish_timeout_s)
+                return await self._take(command, fingerprint, lease, began)
             case Answer.REPEATED | Answer.CONFLICT if older and claim and claim.standing is Standing.NEW:
                 await self._remember(payment_id, older["fingerprint"], document)
             case _:
@@ -140,6 +140,14 @@ class Acceptance:
         if answer is Answer.REPEATED:
             return Taken(answer, document)
         return Taken(answer, wait_ms=claim.wait_ms if claim else 0)
+
+    async def publish(self, command: PaymentCommand, began: float) -> None:
+        """Publish a checked command, a create or a cancel: the only way to Kafka. Raises PublishError.
+
+        ``began`` is when the request came (monotonic, seconds).
+        """
+        message = Message(topics.COMMANDS, (command.payment_id or "").encode(), codec.encode(command))
+        await self._publish(message, max(_LEAST_S, began + self._publish_timeout_s - time.monotonic()))
 
     async def find(self, payment_id: str) -> bytes | None:
         """The payment's JSON as far as it is known, or None. Raises Away when a store that may know it is away."""
@@ -155,12 +163,11 @@ class Acceptance:
             raise away
         return document
 
-    async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, until: float) -> Taken:
+    async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, began: float) -> Taken:
         payment_id = command.payment_id or ""
         document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
-        message = Message(topics.COMMANDS, payment_id.encode(), codec.encode(command))
         try:
-            await self._publish(message, max(_LEAST_S, until - time.monotonic()))
+            await self.publish(command, began)
         except BaseException:
             if lease is not None:
                 with suppress(Away):

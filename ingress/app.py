@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
-from ingress import health, payments, problem, registry
+from ingress import health, payments, problem, registry, resources
 from ingress.acceptance import Acceptance
 from ingress.commands import Commands
 from ingress.edge import Edge
 from ingress.gate import Gate
 from ingress.idempotency import Keys
+from ingress.listing import Lists
 from ingress.models import ProblemDetails
+from ingress.problem import Problem
 from ingress.queries import Payments
+from ingress.resources import Resources, Whose
 from ingress.settings import IngressSettings
 from ops.kafka.clients import Publisher
 
@@ -29,6 +32,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     # A claim outlives the wait for Kafka's ack, so a key is never claimed twice for one publish.
     keys = Keys(settings.redis_url, lease_s=settings.publish_timeout_s + 0.6, remember_s=settings.remember_s)
     stored = Payments(settings.database_url)
+    lists = Lists(settings.database_url)
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
 
     @asynccontextmanager
@@ -39,6 +43,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
             finally:
                 await keys.close()
                 await stored.close()
+                await lists.close()
 
     acceptance = Acceptance(
         keys, stored, kafka.publish, default_lane=next(iter(lanes)), publish_timeout_s=settings.publish_timeout_s
@@ -46,9 +51,16 @@ def create_app(settings: IngressSettings) -> FastAPI:
     readiness = health.Readiness(needed={"kafka": kafka.ping}, wanted={"redis": keys.ping, "postgres": stored.ping})
     gate = Gate(settings.in_flight_max)
     replay = payments.Replay(settings.idempotent_replay)
-    app = assemble(acceptance, readiness, frozenset(lanes), gate, replay=replay, access_log=settings.access_log)
+    app = assemble(
+        acceptance, readiness, frozenset(lanes), gate, lists=lists, replay=replay, access_log=settings.access_log
+    )
     app.router.lifespan_context = lifespan
     return app
+
+
+def nobodys(_: Request, __: str) -> str:
+    """The merchant of a request where nobody is known yet. Raises Problem 401."""
+    raise Problem(401, "missing-api-key", "is required", field="Authorization")
 
 
 def assemble(  # noqa: PLR0913 - where all parts meet
@@ -57,6 +69,8 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     lanes: frozenset[str],
     gate: Gate,
     *,
+    lists: resources.Lists,
+    whose: Whose = nobodys,
     replay: payments.Replay = payments.Replay.CONFLICT,
     access_log: bool = False,
 ) -> FastAPI:
@@ -69,6 +83,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         redirect_slashes=False,
     )
     app.include_router(payments.routes(acceptance, lanes, gate, replay))
+    app.include_router(resources.routes(Resources(acceptance, lists, gate, whose)))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     problem.install(app)

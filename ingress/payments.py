@@ -34,9 +34,9 @@ TAKING: Final = Histogram(
 _KAFKA_AWAY: Final = Problem(
     503, "kafka-away", "not accepted: Kafka did not acknowledge; send the same key again", retry_after_s=1
 )
-_STORE_AWAY: Final = Problem(503, "store-away", "the payment cannot be looked up now", retry_after_s=1)
-_NOT_FOUND: Final = Problem(404, "no-such-payment", "no payment has this id")
-_MALFORMED: Final = Problem(404, "no-such-payment", "must be a UUID in its canonical form", field="payment_id")
+STORE_AWAY: Final = Problem(503, "store-away", "the payment cannot be looked up now", retry_after_s=1)
+NOT_FOUND: Final = Problem(404, "no-such-payment", "no payment has this id")
+MALFORMED: Final = Problem(404, "no-such-payment", "must be a UUID in its canonical form", field="payment_id")
 _REUSED: Final = Problem(
     422, "idempotency-key-reused", "was used for another body; nothing was published", field=KEY_HEADER
 )
@@ -149,9 +149,9 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Re
     @router.get(
         "/v1/payments/{payment_id}", response_model=Payment,
         responses={
-            404: problems("No such payment, or not an id.", _NOT_FOUND, _MALFORMED),
+            404: problems("No such payment, or not an id.", NOT_FOUND, MALFORMED),
             500: problems("A defect of the gateway.", DEFECT),
-            503: problems("What may know the payment is away.", _STORE_AWAY),
+            503: problems("What may know the payment is away.", STORE_AWAY),
         },
     )  # fmt: skip
     async def read_payment(payment_id: str) -> Response:
@@ -162,14 +162,14 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Re
         try:
             commands.check_payment_id(payment_id)
         except InvalidCommand as error:
-            raise _MALFORMED from error
+            raise MALFORMED from error
         async with gate.enter():
             try:
                 found = await acceptance.find(payment_id)
             except Away as error:
-                raise _STORE_AWAY from error
+                raise STORE_AWAY from error
         if found is None:
-            raise _NOT_FOUND
+            raise NOT_FOUND
         return Response(found, media_type="application/json")
 
     return router

@@ -82,6 +82,22 @@ def stored(row: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def event(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the ``payment_events`` table."""
+    plain = ("attempt", "call", "outcome", "reason", "detail", "provider_charge_id", "replay_id", "lane")
+    return {
+        "version": row["version"],
+        "type": row["type"],
+        "status": row["state"],
+        **{name: row[name] for name in plain},
+        "at": _iso(_ms(row["at"])),
+        "sent_at_us": row["sent_at_us"],
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "offset": row["offset"],
+    }
+
+
 def original(document: bytes) -> bytes:
     """A payment's JSON, as it stands, back to what its create was first answered."""
     found = orjson.loads(document)

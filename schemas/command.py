@@ -122,7 +122,7 @@ def create(
             description=fields.get("description"),
             metadata=_metadata(fields.get("metadata")),
             lane=fields.get("lane"),
-            expires_at_ms=_instant("expires_at", fields.get("expires_at")),
+            expires_at_ms=instant("expires_at", fields.get("expires_at")),
             accepted_at_ms=accepted_at_ms,
         ),
         lanes=lanes,
@@ -276,7 +276,8 @@ def _metadata(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _instant(field: str, value: Any) -> int | None:
+def instant(field: str, value: Any) -> int | None:
+    """Epoch milliseconds of an RFC 3339 date and time. Raises InvalidCommand."""
     if value is None:
         return None
     try:

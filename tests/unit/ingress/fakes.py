@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from ingress.acceptance import Acceptance
 from ingress.app import assemble
+from ingress.filters import Filters, Place
 from ingress.gate import Gate
 from ingress.health import Readiness
 from ingress.idempotency import Claim, Standing
+from ingress.listing import Page
 from ingress.payments import Replay
 from ingress.presence import Away
+from ingress.problem import Problem
 from ops.kafka.clients import Message, PublishTimedOut
 from schemas import codec, identity
 from schemas import command as commands
@@ -133,15 +137,56 @@ def row(*, amount: str = "12.50", state: str = "COMPLETED", **changes: Any) -> d
 
 
 @dataclass
+class MemoryLists:
+    """Pages out of the rows in memory, with the filters' order and bounds; ``asked`` is what was wanted."""
+
+    payments: MemoryPayments
+    away: bool = False
+    trail: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    asked: list[Filters] = field(default_factory=list)
+
+    async def page(self, found: Filters, merchant_id: str) -> Page:
+        if self.away:
+            raise Away("postgres is away")
+        self.asked.append(found)
+        places = sorted(
+            (Place(row["accepted_at"], uuid.UUID(row["payment_id"])), row)
+            for row in self.payments.rows.values()
+            if row["merchant_id"] == merchant_id and (found.status or row["state"]) == row["state"]
+        )
+        rows = [row for place, row in reversed(places) if place < found.end]
+        last = [Place(row["accepted_at"], uuid.UUID(row["payment_id"])) for row in rows[: found.limit]][-1:]
+        return Page(rows[: found.limit], last[0] if len(rows) > found.limit else None)
+
+    async def events(self, payment_id: str, merchant_id: str, *, after: int, limit: int) -> list[dict[str, Any]]:
+        if self.away:
+            raise Away("postgres is away")
+        assert self.payments.rows.get(payment_id, {"merchant_id": merchant_id})["merchant_id"] == merchant_id
+        return [row for row in self.trail.get(payment_id, []) if row["version"] > after][:limit]
+
+
+def whose(request: Request, scope: str) -> str:
+    """The merchant of a header of the tests' own; ``-`` has no right to anything."""
+    found = request.headers.get("x-merchant", "shop")
+    if found == "-":
+        raise Problem(403, "missing-scope", f"the API key lacks the scope {scope}")
+    return found
+
+
+@dataclass
 class World:
     """The app and what is under it."""
 
     keys: MemoryKeys = field(default_factory=MemoryKeys)
     payments: MemoryPayments = field(default_factory=MemoryPayments)
     kafka: MemoryKafka = field(default_factory=MemoryKafka)
+    lists: MemoryLists = field(init=False)
     in_flight_max: int = 100
     working: int = 100
     replay: Replay = Replay.CONFLICT
+
+    def __post_init__(self) -> None:
+        self.lists = MemoryLists(self.payments)
 
     def acceptance(self) -> Acceptance:
         return Acceptance(self.keys, self.payments, self.kafka.publish, default_lane="simulator", publish_timeout_s=1.4)
@@ -151,7 +196,10 @@ class World:
             needed={"kafka": self.kafka.ping}, wanted={"redis": self.keys.ping, "postgres": self.payments.ping}
         )
         gate = Gate(self.in_flight_max, working=self.working)
-        return assemble(self.acceptance(), readiness, LANES, gate, replay=self.replay, access_log=access_log)
+        return assemble(
+            self.acceptance(), readiness, LANES, gate,
+            lists=self.lists, whose=whose, replay=self.replay, access_log=access_log,
+        )  # fmt: skip
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:

@@ -51,7 +51,7 @@ async def test_a_request_id_is_kept_only_where_it_is_one_safe_word(sent: list[An
         ("GET", "/", 404, "not-found"), ("GET", "/v1", 404, "not-found"), ("GET", "/v1/payments/", 404, "not-found"),
         ("POST", "/v1/payments/", 404, "not-found"), ("GET", f"/v1/payments/{ID}/", 404, "not-found"),
         ("GET", f"/v1/payments/{ID}%2Fx", 404, "not-found"), ("GET", "//v1/payments", 404, "not-found"),
-        ("GET", "/v1/payments", 405, "method-not-allowed"),
+        ("PUT", "/v1/payments", 405, "method-not-allowed"),
         ("PUT", f"/v1/payments/{ID}", 405, "method-not-allowed"),
         ("DELETE", f"/v1/payments/{ID}", 405, "method-not-allowed"),
         ("OPTIONS", "/v1/payments", 405, "method-not-allowed"), ("PATCH", "/healthz", 405, "method-not-allowed"),

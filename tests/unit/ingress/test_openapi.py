@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from ingress import filters, shapes
 from ingress.models import NewPayment, Payment
 from schemas import command as commands
+from schemas.records import State
 from tests.unit.ingress.fakes import KEY, LANES, World
 
 
@@ -30,6 +32,13 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     [
         ("/v1/payments", "post", {"200", "201", "400", "408", "409", "413", "415", "422", "500", "503"}),
         ("/v1/payments/{payment_id}", "get", {"200", "404", "500", "503"}),
+        ("/v1/payments", "get", {"200", "400", "500", "503"}),
+        ("/v1/payments/{payment_id}/events", "get", {"200", "400", "404", "500", "503"}),
+        (
+            "/v1/payments/{payment_id}/cancel",
+            "post",
+            {"200", "202", "400", "404", "408", "409", "413", "500", "503"},
+        ),
         ("/readyz", "get", {"200", "503"}),
     ],
 )
@@ -48,6 +57,21 @@ def test_the_create_is_described(document: dict[str, Any]) -> None:
     assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", True)
     assert create["requestBody"]["content"]["application/json"]["schema"]["examples"]
     assert create["responses"]["201"]["headers"]["Location"]
+
+
+def test_every_filter_is_described_and_its_example_is_taken(document: dict[str, Any]) -> None:
+    described = {each["name"]: each for each in document["paths"]["/v1/payments"]["get"]["parameters"]}
+    assert set(described) == {"status", "lane", "customer_id", "metadata", "created_from", "created_before", "limit",
+                              "cursor"}  # fmt: skip
+    bare = {name: each["example"] for name, each in described.items() if name != "cursor"}
+    pairs = [(name, str(value[0] if isinstance(value, list) else value)) for name, value in bare.items()]
+    found = filters.parse(pairs, "shop")
+    assert len(filters.cursor(found, "shop", found.end)) == described["cursor"]["schema"]["maxLength"]
+    assert set(described["status"]["schema"]["enum"]) == set(State)
+    [trail] = shapes.Events.model_json_schema()["examples"]
+    assert shapes.Events.model_validate(trail)
+    [page] = shapes.PaymentList.model_json_schema()["examples"]
+    assert shapes.PaymentList.model_validate(page)
 
 
 def test_the_examples_are_true() -> None:
