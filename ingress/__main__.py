@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
@@ -24,7 +24,11 @@ _BACKLOG: Final = 2048
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server; says in one JSON line where it listens."""
+    """uvicorn's server; says in one JSON line where it listens. ``stopping`` is called before it drains."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so."""
@@ -34,6 +38,11 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             logger().info("listening", action="listening", host=host, port=port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, which end by themselves never; then what is in hand is waited for."""
+        self._stopping()
+        await super().shutdown(sockets)
 
 
 def _stop(_: int, __: FrameType | None) -> None:
@@ -76,7 +85,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         server_header=False,
         ws="none",
     )
-    Server(config).run(sockets=[listener])
+    Server(config, app.state.stopping).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from ingress import health, payments, problem, registry, resources
+from ingress import events, health, payments, problem, registry, resources
 from ingress.acceptance import Acceptance
+from ingress.catchup import Readers
 from ingress.commands import Commands
 from ingress.edge import Edge
+from ingress.feed import Bounds, Feed
 from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.listing import Lists
@@ -20,6 +22,7 @@ from ingress.problem import Problem
 from ingress.queries import Payments
 from ingress.resources import Resources, Whose
 from ingress.settings import IngressSettings
+from ingress.tail import Tail
 from ops.kafka.clients import Publisher
 
 
@@ -34,6 +37,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     stored = Payments(settings.database_url)
     lists = Lists(settings.database_url)
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
+    feed = Feed(Tail(settings.kafka), Readers(settings.kafka), kafka.ping)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -41,6 +45,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
             try:
                 yield
             finally:
+                await feed.close()
                 await keys.close()
                 await stored.close()
                 await lists.close()
@@ -54,6 +59,9 @@ def create_app(settings: IngressSettings) -> FastAPI:
     app = assemble(
         acceptance, readiness, frozenset(lanes), gate, lists=lists, replay=replay, access_log=settings.access_log
     )
+    bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
+    app.include_router(events.routes(events.Live(feed, bounds, nobodys, nobody, settings.event_heartbeat_s)))
+    app.state.stopping = feed.stop
     app.router.lifespan_context = lifespan
     return app
 
@@ -61,6 +69,11 @@ def create_app(settings: IngressSettings) -> FastAPI:
 def nobodys(_: Request, __: str) -> str:
     """The merchant of a request where nobody is known yet. Raises Problem 401."""
     raise Problem(401, "missing-api-key", "is required", field="Authorization")
+
+
+async def nobody(_: Request) -> None:
+    """Whether the key of a stream still works. Raises Problem 401."""
+    nobodys(_, "")
 
 
 def assemble(  # noqa: PLR0913 - where all parts meet

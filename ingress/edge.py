@@ -75,7 +75,7 @@ class Edge:
         request_id = _request_id(scope)
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         if scope["method"] == "HEAD":  # answered like a GET; the server's own scope says HEAD still: it sends no body
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "kifiya.head": True}
         answer = _Answer(send, request_id, _DOCS if scope["path"] == "/docs" else _NOTHING)
         try:
             await self._serve(scope, receive, answer)

@@ -36,6 +36,12 @@ class IngressSettings(BaseSettings):
     """How a repeat is answered: 409 with the payment as it stands, or 200 with the payment as it was first answered."""
     remember_s: int = Field(86_400, ge=60)
     """How long Redis remembers an accepted payment; beyond it PostgreSQL and the stream do."""
+    event_streams_max: int = Field(2000, ge=1)
+    """Streams of events that may be open at a time; one more is answered 503."""
+    event_streams_per_merchant: int = Field(50, ge=1)
+    """Streams of one merchant's events; one more is answered 429."""
+    event_heartbeat_s: float = Field(15.0, gt=0, le=300)
+    """How often a stream without events says that it is alive, and asks whether its key still works."""
     access_log: bool = False
     """One JSON line for each request; at 1,000 a second that costs a twenty-fifth of a core."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -75,6 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
             self._too_much = True
             raise TooMuch
+        self.scope["kifiya.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]  # ASGI lets servers add keys
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in no problem's shape
