@@ -12,7 +12,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 
-.PHONY: help install demo up check test test-kafka bench
+.PHONY: help install demo up check test test-kafka bench simulate
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,3 +56,6 @@ test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka
 
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench
+
+simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses
+	@$(BIN)/kifiya chaos simulate --seeds 10000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.cli import dead_letters, topics, verify
+from ops.cli import chaos, dead_letters, topics, verify
 from ops.cli.demo import demo
 from ops.cli.doctor import doctor
 from ops.cli.rebuild import rebuild
@@ -28,6 +28,7 @@ app.command()(version)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(verify.app, name="verify")
+app.add_typer(chaos.app, name="chaos")
 
 
 @app.callback()

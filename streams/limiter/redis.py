@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +34,11 @@ WATCH_S: Final = 2.0
 class RedisLimiter:
     """Limiter of one lane over all its workers, on the clock of one Redis server."""
 
-    def __init__(self, url: str, lane: Lane) -> None:
-        self._client: Redis = Redis.from_url(
+    def __init__(
+        self, url: str, lane: Lane, *, client: Redis | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._client: Redis = client or Redis.from_url(
             url,
             socket_timeout=ANSWER_S,
             socket_connect_timeout=ANSWER_S,
@@ -54,7 +57,7 @@ class RedisLimiter:
     @property
     def healthy(self) -> bool:
         """Whether the store answered last time, and quickly enough for its clock to be known."""
-        return self._there and self._steadiness.wait_s(time.monotonic()) < float("inf")
+        return self._there and self._steadiness.wait_s(self._clock()) < float("inf")
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,7 +80,7 @@ class RedisLimiter:
             await self._steady()
             granted, number, reading = await self._ask(lead_s)
             self._steadiness.read(reading)
-            if self._steadiness.wait_s(time.monotonic()) > 0:
+            if self._steadiness.wait_s(self._clock()) > 0:
                 DISCARDED.labels(self._lane.name, "clock-jump").inc()
             elif not granted:
                 await asyncio.sleep(number / 1e6)
@@ -88,14 +91,14 @@ class RedisLimiter:
                 return permit
 
     async def _steady(self) -> None:
-        while (wait_s := self._steadiness.wait_s(time.monotonic())) > 0:
+        while (wait_s := self._steadiness.wait_s(self._clock())) > 0:
             await self._look()
             await asyncio.sleep(min(wait_s, LOOK_S))
 
     async def _look(self) -> None:
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         seconds, micros = await self._answer(self._client.time())
-        self._steadiness.read(Reading(seconds * 1_000_000 + micros, asked_at, time.monotonic()))
+        self._steadiness.read(Reading(seconds * 1_000_000 + micros, asked_at, self._clock()))
 
     async def _answer(self, asking: Awaitable[Any]) -> Any:
         """What the store says. Raises LimiterUnavailable within two seconds."""
@@ -109,9 +112,9 @@ class RedisLimiter:
         return found
 
     async def _ask(self, lead_s: float) -> tuple[bool, int, Reading]:
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         granted, number, now_us, _ = await self._answer(self._run(lead_s))
-        return granted == 1, int(number), Reading(int(now_us), asked_at, time.monotonic())
+        return granted == 1, int(number), Reading(int(now_us), asked_at, self._clock())
 
     async def _run(self, lead_s: float) -> Any:
         arguments = (self._lane.limit, self._window_us, int(lead_s * 1e6))

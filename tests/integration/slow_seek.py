@@ -7,7 +7,7 @@ import asyncio
 from ops.kafka import faust_app
 from streams.__main__ import main
 
-_seek = faust_app._Consumer.perform_seek  # noqa: SLF001 - the race is in there
+_seek = faust_app._Consumer.perform_seek
 
 
 async def _slowly(self: faust_app._Consumer) -> None:
@@ -15,7 +15,7 @@ async def _slowly(self: faust_app._Consumer) -> None:
     await asyncio.sleep(1.0)
 
 
-faust_app._Consumer.perform_seek = _slowly  # type: ignore[method-assign]  # noqa: SLF001
+faust_app._Consumer.perform_seek = _slowly  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

@@ -150,7 +150,7 @@ async def test_rows_are_found_by_id_many_at_once(stack: Stack) -> None:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kifiya-ingress'"
         )
-        lost = payments._connection  # noqa: SLF001 - to see when it has learnt of it
+        lost = payments._connection
         assert lost is not None
         async with asyncio.timeout(10):
             while not lost.is_closed():
@@ -166,7 +166,7 @@ async def test_the_look_up_cannot_write_and_uses_the_key(stack: Stack) -> None:
     payments = Payments(stack.database_url)
     try:
         await payments.ping()
-        connection = payments._connection  # noqa: SLF001 - only it has these rights
+        connection = payments._connection
         assert connection is not None
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await connection.execute("DELETE FROM payments")

@@ -258,7 +258,7 @@ async def test_a_clock_that_is_set_breaks_no_window(jump_s: float) -> None:
 
     def opening(lane: Lane) -> RedisLimiter:
         limiter = RedisLimiter("redis://nowhere", lane)
-        limiter._client = store  # type: ignore[assignment]  # noqa: SLF001 - the store is the test's
+        limiter._client = store  # type: ignore[assignment]
         return limiter
 
     times: list[float] = []

@@ -124,7 +124,7 @@ async def test_postgresql_ends_the_transaction_of_a_worker_that_stands_still(
     (one,) = ids(1)
     batch = to_rows.batch(records(codec.encode(event(one)), partition=10))
     stopped, owner = Database(rows.url), Database(rows.url)
-    held = await stopped._connect()  # noqa: SLF001 - nothing public stops between two statements
+    held = await stopped._connect()
     await held.execute("BEGIN")
     await held.execute("INSERT INTO sink_offsets (topic, partition, next_offset) VALUES ($1, 10, 1)", topics.EVENTS)
     async with asyncio.timeout(8):  # below the bound of a statement

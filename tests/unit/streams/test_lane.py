@@ -54,7 +54,7 @@ class World:
     async def take(self, **changes: Any) -> None:
         message = {"topic": "payments.lane.simulator", "partition": HOME, "offset": 7, "key": KEY, "value": good()}
         publisher: Any = self
-        await lane._one(  # noqa: SLF001 - the agent's body
+        await lane._one(
             SimpleNamespace(**message | changes),
             lane="simulator",
             partitions=PARTITIONS,

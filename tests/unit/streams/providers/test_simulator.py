@@ -152,7 +152,7 @@ def test_no_answer_however_strange_is_an_error(changes: dict[str, Any]) -> None:
         (httpx2.ReadError("x"), "reset"),
         (httpx2.RemoteProtocolError("x"), "reset"),
         (OSError(), "reset"),
-        (simulator._AnswerTooLarge(), "answer-too-large"),  # noqa: SLF001 - raised in this module only
+        (simulator._AnswerTooLarge(), "answer-too-large"),
     ],
 )
 def test_no_answer_is_unknown_once_a_byte_was_written_and_nothing_before(error: Exception, reason: str) -> None:
