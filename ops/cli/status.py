@@ -67,10 +67,12 @@ def _backlog(running: Running) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    from ops.cli.ask import hush  # noqa: PLC0415
     from ops.kafka import backlog  # noqa: PLC0415
     from schemas import topics  # noqa: PLC0415
     from schemas.lanes import parse_lanes  # noqa: PLC0415
 
+    hush()
     try:
         lanes = parse_lanes(running.lanes or '{"simulator": {}}')
         tiers = [name for name in (running.retry_tiers or ",".join(topics.DEFAULT_TIERS)).split(",") if name]

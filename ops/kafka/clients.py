@@ -197,11 +197,13 @@ async def end_offsets(
     Tansu answers with its last *batch's* base offset + 1; the true end is found by reading that one batch.
     """
     wanted = list(partitions)
+    if not wanted:
+        return {}
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
     async with asyncio.timeout(timeout_s):
         await consumer.start()
         try:
-            ends: dict[TopicPartition, int] = await consumer.end_offsets(wanted) if wanted else {}
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(wanted)
             if kafka.dialect == "tansu":
                 open_ends = {partition for partition, end in ends.items() if end > 0}
                 consumer.assign(list(open_ends))

@@ -66,3 +66,8 @@ def test_a_kafka_that_is_away_is_one_line(command: str) -> None:
 @pytest.mark.parametrize("command", NEED_KAFKA)
 def test_a_bootstrap_list_that_is_none_is_named(command: str) -> None:
     assert "KAFKA_BOOTSTRAP must be host:port pairs" in complaint(kifiya(*command.split(), KAFKA_BOOTSTRAP="kafka"))
+
+
+def test_status_of_a_gateway_whose_kafka_is_away_is_what_answers_and_one_line() -> None:
+    result = kifiya("status", KAFKA_BOOTSTRAP=CLOSED, INGRESS_URL="http://127.0.0.1:1")
+    assert f"Kafka at {CLOSED} does not answer" in complaint(result)
