@@ -1,14 +1,15 @@
-"""Accepting a payment: claim its key, look for an older one, publish, remember. Accepted means Kafka has acked.
+"""Accepting a payment: claim its key, look for an older one, deliver, remember. Accepted means durable.
 
-Kafka decides, the stores only answer repeats sooner: with Redis away PostgreSQL answers them, with both away the
-command is published with the same payment id and the stream tells a duplicate from a conflict.
+Kafka has acked it, or the outbox has it. The stream decides, the stores only answer repeats sooner: with Redis away
+PostgreSQL answers them, with both away the command is published with the same payment id and the stream tells a
+duplicate from a conflict.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,14 +20,18 @@ import orjson
 from ingress import views
 from ingress.idempotency import Claim, Standing
 from ingress.presence import Away
+from ops.failpoints import Failpoint
 from ops.kafka.clients import Message
 from schemas import codec, topics
 from schemas import command as commands
-from schemas.records import PaymentCommand
+from schemas.records import CommandType, PaymentCommand
 
 _LEAST_S: Final = 0.1
 """What a publish gets at least, however long the stores took."""
 
+
+AFTER_CLAIM: Final = Failpoint("ingress.after-claim")
+AFTER_REMEMBER: Final = Failpoint("ingress.after-remember")
 
 T = TypeVar("T")
 
@@ -57,11 +62,17 @@ class Payments(Protocol):
         """The row of this payment, or None."""
 
 
-class Publish(Protocol):
-    """Commands.publish, as the acceptance needs it."""
+class Deliver(Protocol):
+    """Delivery, as the acceptance needs it."""
 
-    async def __call__(self, message: Message, timeout_s: float) -> None:
-        """Return when the message is acked. Raises PublishError."""
+    async def create(self, message: Message, timeout_s: float) -> None:
+        """Return when the payment's first command is durable. Raises PublishError."""
+
+    async def follow(self, message: Message, timeout_s: float) -> None:
+        """Return when a later command is durable, in its order. Raises PublishError."""
+
+    async def waiting(self, payment_id: str) -> bytes | None:
+        """The value of the payment's first command that waits for Kafka."""
 
 
 class Answer(StrEnum):
@@ -102,15 +113,34 @@ def decide(standing: Standing | None, older: str | None, fingerprint: str, *, ex
             return Answer.EXPIRED if expired else Answer.ACCEPTED
 
 
-class Acceptance:
-    """Creates in, commands out. A create takes at most ``publish_timeout_s`` and one wait for Redis more."""
+@dataclass(frozen=True, slots=True)
+class Older:
+    """What is stored of a payment: the fingerprint of its create, and its JSON."""
 
-    def __init__(
-        self, keys: Keys, payments: Payments, publish: Publish, *, default_lane: str, publish_timeout_s: float
+    fingerprint: str
+    document: bytes
+
+
+class Acceptance:
+    """Creates in, commands out. A create takes at most ``publish_timeout_s``, and one wait for the outbox and Redis.
+
+    ``may_wait`` says whether commands may wait in the outbox: where none do, nobody asks it.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it stands on
+        self,
+        keys: Keys,
+        payments: Payments,
+        deliver: Deliver,
+        *,
+        default_lane: str,
+        publish_timeout_s: float,
+        may_wait: Callable[[], bool] = lambda: True,
     ) -> None:
         self._keys = keys
         self._payments = payments
-        self._publish = publish
+        self._deliver = deliver
+        self._may_wait = may_wait
         self._default_lane = default_lane
         self._publish_timeout_s = publish_timeout_s
 
@@ -126,15 +156,15 @@ class Acceptance:
         ask = self._keys.look if expired else self._keys.claim
         claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(payment_id))
         answer = decide(
-            claim.standing if claim else None, older["fingerprint"] if older else None, fingerprint, expired=expired
+            claim.standing if claim else None, older.fingerprint if older else None, fingerprint, expired=expired
         )
-        document = orjson.dumps(views.stored(older)) if older else (claim.document if claim else None) or b""
+        document = older.document if older else (claim.document if claim else None) or b""
         match answer:
             case Answer.ACCEPTED:
                 lease = claim.lease if claim else None
                 return await self._take(command, fingerprint, lease, began)
             case Answer.REPEATED | Answer.CONFLICT if older and claim and claim.standing is Standing.NEW:
-                await self._remember(payment_id, older["fingerprint"], document)
+                await self._remember(payment_id, older.fingerprint, document)
             case _:
                 pass
         if answer is Answer.REPEATED:
@@ -142,12 +172,13 @@ class Acceptance:
         return Taken(answer, wait_ms=claim.wait_ms if claim else 0)
 
     async def publish(self, command: PaymentCommand, began: float) -> None:
-        """Publish a checked command, a create or a cancel: the only way to Kafka. Raises PublishError.
+        """Deliver a checked command, a create or a cancel: the only way to Kafka. Raises PublishError.
 
         ``began`` is when the request came (monotonic, seconds).
         """
         message = Message(topics.COMMANDS, (command.payment_id or "").encode(), codec.encode(command))
-        await self._publish(message, max(_LEAST_S, began + self._publish_timeout_s - time.monotonic()))
+        deliver = self._deliver.create if command.type is CommandType.CREATE else self._deliver.follow
+        await deliver(message, max(_LEAST_S, began + self._publish_timeout_s - time.monotonic()))
 
     async def find(self, payment_id: str) -> bytes | None:
         """The payment's JSON as far as it is known, or None. Raises Away when a store that may know it is away."""
@@ -158,7 +189,13 @@ class Acceptance:
                 return orjson.dumps(views.stored(row))
         except Away as error:
             away = error
-        document = await self._keys.document(payment_id)
+        document: bytes | None = None
+        try:
+            document = await self._keys.document(payment_id)
+        except Away as error:
+            away = error
+        if document is None and (older := await self._in_outbox(payment_id)):
+            return older.document
         if document is None and away is not None:
             raise away
         return document
@@ -167,6 +204,7 @@ class Acceptance:
         payment_id = command.payment_id or ""
         document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
         try:
+            await AFTER_CLAIM.reach()
             await self.publish(command, began)
         except BaseException:
             if lease is not None:
@@ -174,11 +212,24 @@ class Acceptance:
                     await self._keys.release(payment_id, lease)
             raise
         await self._remember(payment_id, fingerprint, document)
+        await AFTER_REMEMBER.reach()
         return Taken(Answer.ACCEPTED, document)
 
-    async def _older(self, payment_id: str) -> Mapping[str, Any] | None:
-        """What the sink knows: a key older than Redis remembers, or one that Redis lost."""
-        return await _unless_away(self._payments.find(payment_id))
+    async def _older(self, payment_id: str) -> Older | None:
+        """What PostgreSQL knows: a key older than Redis remembers, or one that Redis lost."""
+        row = await _unless_away(self._payments.find(payment_id))
+        if row is not None:
+            return Older(row["fingerprint"], orjson.dumps(views.stored(row)))
+        return await self._in_outbox(payment_id)
+
+    async def _in_outbox(self, payment_id: str) -> Older | None:
+        """The create that waits for Kafka."""
+        value = await self._deliver.waiting(payment_id) if self._may_wait() else None
+        command = codec.decode(value, PaymentCommand) if value else None
+        if command is None or command.type is not CommandType.CREATE:
+            return None
+        document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
+        return Older(commands.fingerprint(command), document)
 
     async def _remember(self, payment_id: str, fingerprint: str, document: bytes) -> None:
         await _unless_away(self._keys.published(payment_id, fingerprint, document))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,51 +10,77 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from ingress import events, health, payments, problem, registry, resources
+from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
 from ingress.catchup import Readers
 from ingress.commands import Commands
+from ingress.delivery import Delivery
 from ingress.edge import Edge
 from ingress.feed import Bounds, Feed
 from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.listing import Lists
 from ingress.models import ProblemDetails
+from ingress.outbox import Outbox
 from ingress.problem import Problem
 from ingress.queries import Payments
+from ingress.relay import Relay
 from ingress.resources import Resources, Whose
 from ingress.settings import IngressSettings
 from ingress.tail import Tail
+from ops import failpoints
 from ops.kafka.clients import Publisher
 
 
 def create_app(settings: IngressSettings) -> FastAPI:
     """The app; it connects when it starts, and starts without anything being there.
 
-    Raises ValueError for lanes that cannot be read.
+    Raises ValueError for lanes that cannot be read, and for failpoints that are not there.
     """
     lanes = settings.lane_table()
-    # A claim outlives the wait for Kafka's ack, so a key is never claimed twice for one publish.
-    keys = Keys(settings.redis_url, lease_s=settings.publish_timeout_s + 0.6, remember_s=settings.remember_s)
+    # A claim outlives the wait for Kafka's ack and the outbox, so a key is never claimed twice for one delivery.
+    keys = Keys(settings.redis_url, lease_s=settings.publish_timeout_s + 1.2, remember_s=settings.remember_s)
     stored = Payments(settings.database_url)
     lists = Lists(settings.database_url)
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
+    outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
+    relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
     feed = Feed(Tail(settings.kafka), Readers(settings.kafka), kafka.ping)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with kafka:
+            relaying = asyncio.create_task(relay.run())
             try:
                 yield
             finally:
+                relaying.cancel()
+                await asyncio.wait({relaying})
+                await outbox.close()
                 await feed.close()
                 await keys.close()
                 await stored.close()
                 await lists.close()
 
     acceptance = Acceptance(
-        keys, stored, kafka.publish, default_lane=next(iter(lanes)), publish_timeout_s=settings.publish_timeout_s
+        keys,
+        stored,
+        Delivery(kafka.publish, outbox),
+        default_lane=next(iter(lanes)),
+        publish_timeout_s=settings.publish_timeout_s,
+        may_wait=lambda: relay.may_wait,
     )
-    readiness = health.Readiness(needed={"kafka": kafka.ping}, wanted={"redis": keys.ping, "postgres": stored.ping})
+
+    async def stand_in() -> None:
+        await outbox.ping()
+        relay.check_room(settings.outbox_max_rows)
+
+    readiness = health.Readiness(
+        needed={"kafka": kafka.ping},
+        instead={"kafka": stand_in},
+        wanted={"redis": keys.ping, "postgres": stored.ping, "outbox": relay.drained},
+    )
+    failpoints.arm(settings.failpoints)
     gate = Gate(settings.in_flight_max)
     replay = payments.Replay(settings.idempotent_replay)
     app = assemble(

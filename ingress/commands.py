@@ -41,13 +41,17 @@ class Commands:
 
     async def publish(self, message: Message, timeout_s: float) -> None:
         """Returns when every in-sync replica has it. Raises RecordRefused, PublishTimedOut: it may be stored or not."""
+        await self.publish_all([message], timeout_s)
+
+    async def publish_all(self, messages: list[Message], timeout_s: float) -> None:
+        """Like ``publish``, of several: in their order where they share a partition."""
         try:
             self._presence.check()
         except Away as error:
             raise PublishTimedOut("Kafka is away") from error
         began = time.monotonic()
         try:
-            await self._publisher.publish([message], timeout_s)
+            await self._publisher.publish(messages, timeout_s)
         except RecordRefused:
             raise
         except PublishError as error:

@@ -15,11 +15,22 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Readiness:
-    """Asks each dependency, at most once a second. Only what accepting needs makes the ingress unready."""
+    """Asks each dependency, at most once a second. Only what accepting needs makes the ingress unready.
 
-    def __init__(self, needed: Mapping[str, Check], wanted: Mapping[str, Check], *, timeout_s: float = 1.0) -> None:
+    ``instead`` is what can stand in for a needed one: with it there, the ingress is ready, and only degraded.
+    """
+
+    def __init__(
+        self,
+        needed: Mapping[str, Check],
+        wanted: Mapping[str, Check],
+        *,
+        instead: Mapping[str, Check] | None = None,
+        timeout_s: float = 1.0,
+    ) -> None:
         self._needed = needed
         self._wanted = wanted
+        self._instead = instead or {}
         self._timeout_s = timeout_s
         self._asked_at = float("-inf")
         self._last: dict[str, Any] = {"ready": False, "missing": ["start"], "degraded": []}
@@ -29,8 +40,12 @@ class Readiness:
         """``{"ready": bool, "missing": [...], "degraded": [...]}``."""
         async with self._asking:
             if time.monotonic() - self._asked_at > 1.0:
-                missing, degraded = await asyncio.gather(self._absent(self._needed), self._absent(self._wanted))
-                self._last = {"ready": not missing, "missing": missing, "degraded": degraded}
+                absent, degraded, without = await asyncio.gather(
+                    self._absent(self._needed), self._absent(self._wanted), self._absent(self._instead)
+                )
+                replaced = [name for name in absent if name in self._instead and name not in without]
+                missing = [name for name in absent if name not in replaced]
+                self._last = {"ready": not missing, "missing": missing, "degraded": replaced + degraded}
                 self._asked_at = time.monotonic()
             return self._last
 

@@ -24,7 +24,7 @@ from schemas.command import InvalidCommand
 from schemas.records import PaymentCommand
 from schemas.strict_json import InvalidJson, loads
 
-ACCEPTED: Final = Counter("kifiya_ingress_accepted", "Payments accepted: acknowledged by Kafka.")
+ACCEPTED: Final = Counter("kifiya_ingress_accepted", "Payments accepted: acknowledged by Kafka, or in the outbox.")
 CREATES: Final = Counter("kifiya_ingress_creates", "Creates by status code of the answer.", ["answer"])
 TAKING: Final = Histogram(
     "kifiya_ingress_create_seconds", "From a create's body to its answer.",
@@ -32,7 +32,7 @@ TAKING: Final = Histogram(
 )  # fmt: skip
 
 _KAFKA_AWAY: Final = Problem(
-    503, "kafka-away", "not accepted: Kafka did not acknowledge; send the same key again", retry_after_s=1
+    503, "kafka-away", "not accepted: neither Kafka nor the outbox has it; send the same key again", retry_after_s=1
 )
 STORE_AWAY: Final = Problem(503, "store-away", "the payment cannot be looked up now", retry_after_s=1)
 NOT_FOUND: Final = Problem(404, "no-such-payment", "no payment has this id")
@@ -130,11 +130,11 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Re
                 Problem(422, "invalid-field", "must be greater than zero", field="amount"), _REUSED,
             ),
             500: problems("A defect of the gateway.", DEFECT),
-            503: problems("Kafka did not acknowledge, or too many requests are in hand: not accepted.", _KAFKA_AWAY),
+            503: problems("Kafka and the outbox are away, or too many requests in hand: not accepted.", _KAFKA_AWAY),
         },
     )  # fmt: skip
     async def create_payment(request: Request) -> Response:
-        """Accept a payment; 201 means every in-sync replica has it."""
+        """Accept a payment; 201 means that it is durable: every in-sync replica has it, or the outbox has."""
         code = "none"  # the client left, or a defect: the edge counts those
         try:
             found = await create(request, acceptance, lanes, gate, replay)

@@ -28,8 +28,12 @@ class IngressSettings(BaseSettings):
     ingress_host: str = "127.0.0.1"
     ingress_port: int = Field(8000, ge=0, le=65535)
     """0 takes a free port; the log line ``listening`` says which."""
-    publish_timeout_s: float = Field(1.4, gt=0, le=30)
-    """How long a create may take until Kafka's ack before it is answered 503; Redis may add half a second."""
+    publish_timeout_s: float = Field(1.0, gt=0, le=30)
+    """How long a create may wait for Kafka's ack before it goes to the outbox; that and Redis may add 0.3 s each."""
+    outbox_max_rows: int = Field(1_000_000, ge=0)
+    """Commands that may wait in the outbox, of all processes together; beyond them creates are answered 503."""
+    outbox_max_bytes: int = Field(1024**3, ge=0)
+    """Bytes of their values that may."""
     in_flight_max: int = Field(1000, ge=1)
     """Requests in hand beyond which new ones are answered 503 at once; 256 of them work, the others wait in line."""
     idempotent_replay: Literal["conflict", "original"] = "conflict"
@@ -42,6 +46,8 @@ class IngressSettings(BaseSettings):
     """Streams of one merchant's events; one more is answered 429."""
     event_heartbeat_s: float = Field(15.0, gt=0, le=300)
     """How often a stream without events says that it is alive, and asks whether its key still works."""
+    failpoints: str = ""
+    """For tests of crashes: see ops/failpoints.py."""
     access_log: bool = False
     """One JSON line for each request; at 1,000 a second that costs a twenty-fifth of a core."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

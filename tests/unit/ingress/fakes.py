@@ -15,11 +15,13 @@ from fastapi import FastAPI, Request
 
 from ingress.acceptance import Acceptance
 from ingress.app import assemble
+from ingress.delivery import Delivery
 from ingress.filters import Filters, Place
 from ingress.gate import Gate
 from ingress.health import Readiness
 from ingress.idempotency import Claim, Standing
 from ingress.listing import Page
+from ingress.outbox import Full
 from ingress.payments import Replay
 from ingress.presence import Away
 from ingress.problem import Problem
@@ -123,6 +125,32 @@ class MemoryKafka:
             raise self.error
 
 
+@dataclass
+class MemoryOutbox:
+    """What waits for Kafka, in order; ``full`` has no room."""
+
+    away: bool = False
+    full: bool = False
+    rows: list[Message] = field(default_factory=list)
+
+    async def append(self, message: Message, *, behind: bool = False) -> bool:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("outbox is away")
+        if behind and all(row.key != message.key for row in self.rows):
+            return False
+        if self.full:
+            raise Full
+        self.rows.append(message)
+        return True
+
+    async def find(self, payment_id: str) -> bytes | None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("outbox is away")
+        return next((row.value for row in self.rows if row.key == payment_id.encode()), None)
+
+
 def row(*, amount: str = "12.50", state: str = "COMPLETED", **changes: Any) -> dict[str, Any]:
     """A row of the payments table for BODY under KEY."""
     command = commands.create({**BODY, "amount": amount}, idempotency_key=KEY, lanes=LANES, accepted_at_ms=0)
@@ -180,6 +208,8 @@ class World:
     keys: MemoryKeys = field(default_factory=MemoryKeys)
     payments: MemoryPayments = field(default_factory=MemoryPayments)
     kafka: MemoryKafka = field(default_factory=MemoryKafka)
+    outbox: MemoryOutbox = field(default_factory=lambda: MemoryOutbox(full=True))
+    """Full unless a test is about it: then nothing but Kafka can take a command."""
     lists: MemoryLists = field(init=False)
     in_flight_max: int = 100
     working: int = 100
@@ -189,7 +219,8 @@ class World:
         self.lists = MemoryLists(self.payments)
 
     def acceptance(self) -> Acceptance:
-        return Acceptance(self.keys, self.payments, self.kafka.publish, default_lane="simulator", publish_timeout_s=1.4)
+        delivery = Delivery(self.kafka.publish, self.outbox)
+        return Acceptance(self.keys, self.payments, delivery, default_lane="simulator", publish_timeout_s=1.4)
 
     def app(self, *, access_log: bool = False) -> FastAPI:
         readiness = Readiness(

@@ -46,3 +46,18 @@ async def test_a_dependency_that_hangs_is_missing_and_asked_once_for_all() -> No
     states = await asyncio.gather(*(readiness.state() for _ in range(20)))
     assert all(state == {"ready": False, "missing": ["kafka"], "degraded": ["redis"]} for state in states)
     assert asked == 2
+
+
+async def test_what_stands_in_for_kafka_makes_it_degraded_only() -> None:
+    async def there() -> None:
+        pass
+
+    async def away() -> None:
+        raise OSError
+
+    for stand_in, found in (
+        (there, {"ready": True, "missing": [], "degraded": ["kafka"]}),
+        (away, {"ready": False, "missing": ["kafka"], "degraded": []}),
+    ):
+        readiness = Readiness(needed={"kafka": away}, wanted={"redis": there}, instead={"kafka": stand_in})
+        assert await readiness.state() == found

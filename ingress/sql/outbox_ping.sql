@@ -1,0 +1,2 @@
+-- Whether the outbox is there.
+SELECT FROM outbox, outbox_level LIMIT 0

@@ -1,0 +1,16 @@
+"""The outbox of the ingress, and the trace that each event belongs to."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from sinks.migrate import statements
+
+revision = "0003"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Make the tables, add the column."""
+    for statement in statements("0003_outbox.sql"):
+        op.get_bind().exec_driver_sql(statement)
