@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -38,15 +39,27 @@ def version() -> str:
 
 
 def fetch() -> Path:
-    """The folder of Kafka's jars, fetched with Maven on first use. Raises StartError that says what is missing."""
+    """The folder of Kafka's jars, fetched with Maven on first use. Raises StartError that says what is missing.
+
+    Of several processes that need them at once, one fetches and the others wait for it.
+    """
     jars = cache_folder() / f"kafka-{version()}"
     if (jars / ".complete").exists():
         return jars
     if shutil.which("mvn") is None:
         raise StartError("Apache Kafka's jars are fetched with Maven: install maven, or use --stack embedded")
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with jars.with_name(f"{jars.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (jars / ".complete").exists():
+            _fetch(jars)
+    return jars
+
+
+def _fetch(jars: Path) -> None:
     part = jars.with_name(f"{jars.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part.mkdir()
     command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
     if not os.access(Path.home(), os.W_OK):
         command.append(f"-Dmaven.repo.local={cache_folder() / 'm2'}")
@@ -60,7 +73,6 @@ def fetch() -> Path:
     (part / ".complete").touch()
     shutil.rmtree(jars, ignore_errors=True)
     part.rename(jars)
-    return jars
 
 
 async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
