@@ -214,7 +214,7 @@ async def test_a_head_that_dribbles_is_not_waited_for(monkeypatch: pytest.Monkey
         for byte in ALIVE * 20:
             found.writer.write(bytes([byte]))
             await asyncio.sleep(0.01)
-            if found.reader.at_eof():
+            if found.reader.at_eof() or found.reader.exception() or found.writer.is_closing():  # or reset
                 break
         else:
             raise AssertionError("never closed")
