@@ -1,4 +1,4 @@
-# Five commands: demo, test, up, check, help.
+# `make` alone tells them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from ingress import events, health, payments, problem, registry, resources
+from ingress import docs, events, health, payments, problem, registry, resources
 from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
 from ingress.catchup import Readers
@@ -22,7 +22,7 @@ from ingress.idempotency import Keys
 from ingress.listing import Lists
 from ingress.models import ProblemDetails
 from ingress.outbox import Outbox
-from ingress.problem import Problem
+from ingress.problem import NO_KEY
 from ingress.queries import Payments
 from ingress.relay import Relay
 from ingress.resources import Resources, Whose
@@ -95,7 +95,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
 
 def nobodys(_: Request, __: str) -> str:
     """The merchant of a request where nobody is known yet. Raises Problem 401."""
-    raise Problem(401, "missing-api-key", "is required", field="Authorization")
+    raise NO_KEY
 
 
 async def nobody(_: Request) -> None:
@@ -119,6 +119,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         title="Kifiya Payment Gateway",
         version="1",
         description="Takes payments in spikes; calls providers at their pace.",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -126,6 +127,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     app.include_router(resources.routes(Resources(acceptance, lists, gate, whose)))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
+    docs.install(app)
     problem.install(app)
     app.add_middleware(Edge, gate=gate, access_log=access_log)
     _document(app)

@@ -27,11 +27,12 @@ _SAFE: Final = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _NOTHING: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_CDN: Final = "https://cdn.jsdelivr.net"
 _DOCS: Final = (
     b"content-security-policy",
-    f"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; script-src 'unsafe-inline' {_CDN}; "
-    f"style-src 'unsafe-inline' {_CDN}; img-src 'self' data: https://fastapi.tiangolo.com".encode(),
+    (
+        b"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; script-src 'self' 'unsafe-inline'; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    ),
 )
 _GONE: Final = 499
 """What the client that left would have been answered, in the counts (nginx's number)."""

@@ -19,7 +19,7 @@ from ingress.event_shapes import EVENTS_200, EVENTS_PARAMETERS
 from ingress.feed import BEGINNING, Bounds, Feed
 from ingress.models import problems
 from ingress.presence import Away
-from ingress.problem import DEFECT, Problem
+from ingress.problem import DEFECT, NO_KEY, Problem
 from ingress.recent import Item
 from ingress.resources import Whose
 from ingress.stream import EventStream, Opening
@@ -167,6 +167,7 @@ def routes(live: Live) -> APIRouter:
         responses={
             200: EVENTS_200,
             400: problems("A parameter, or the cursor, is none.", _LIMIT),
+            401: problems("No API key that is known.", NO_KEY),
             410: problems("The topic no longer holds the cursor's point.", _GONE),
             429: problems("Too many streams of this merchant."),
             500: problems("A defect of the gateway.", DEFECT),

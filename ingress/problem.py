@@ -35,6 +35,7 @@ class Problem(Exception):
 
 
 DEFECT: Final = Problem(500, "internal-error", "the gateway failed; send the same key again")
+NO_KEY: Final = Problem(401, "missing-api-key", "is required", field="Authorization")
 
 
 def document(problem: Problem) -> dict[str, Any]:

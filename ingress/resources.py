@@ -18,7 +18,7 @@ from ingress.listing import Page
 from ingress.models import Payment, problems
 from ingress.payments import MALFORMED, NOT_FOUND, STORE_AWAY
 from ingress.presence import Away
-from ingress.problem import DEFECT, Problem
+from ingress.problem import DEFECT, NO_KEY, Problem
 from ingress.requests import body
 from ops.kafka.clients import PublishError
 from schemas import command as commands
@@ -31,6 +31,7 @@ _BODY_MAX: Final = 1024
 _EXAMPLE: Final = Problem(400, "invalid-parameter", "must be a whole number from 1 to 100", field="limit")
 
 _COMMON: Final[dict[int | str, dict[str, Any]]] = {
+    401: problems("No API key that is known.", NO_KEY),
     500: problems("A defect of the gateway.", DEFECT),
     503: problems("What may know the payment is away.", STORE_AWAY),
 }

@@ -15,6 +15,7 @@ import httpx2
 from aiokafka import AIOKafkaProducer
 
 from ops.local.state import Running
+from ops.verify import windows
 from schemas import identity, money, topics
 from schemas.records import State
 
@@ -53,17 +54,6 @@ def records() -> list[Record]:
         Record(over_http=False, key=http[5].key, amount="99.99"),
         Record(over_http=False, raw=b"\x00\x00\x00\x00\x01 this is not a payment"),
     ]
-
-
-def most_in_a_second(arrivals_ns: list[int]) -> int:
-    """The most arrivals in any window ``[t, t + 1 s)``."""
-    times = sorted(arrivals_ns)
-    most = first = 0
-    for last, at in enumerate(times):
-        while at - times[first] >= SECOND_NS:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 @dataclass(slots=True)
@@ -246,7 +236,7 @@ class Demo:
             undecodable=letters["undecodable"],
             lost=lost,
             charged_twice=sum(1 for count in charged.values() if count > 1),
-            most_calls=most_in_a_second([call["arrived_ns"] for call in observed["requests"]]),
+            most_calls=windows.most([call["arrived_ns"] for call in observed["requests"]], SECOND_NS),
             limit=self._limit,
             faults=faults,
         )

@@ -62,6 +62,9 @@ _OPAQUE = re.compile(
 )
 """Shapes whose digits are no card's."""
 
+_BLANK: Final = frozenset("\u115f\u1160\u2800")
+"""Letters and symbols that show nothing: Hangul's fillers (the compatibility ones become U+1160), Braille's blank."""
+
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LOOKED_INTO: Final = 16 * 1024
 
@@ -73,7 +76,9 @@ def holds_card_number(text: str) -> bool:
     """
     if not text.isascii():
         text = "".join(
-            char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) not in {"Cf", "Mn", "Me"}
+            char
+            for char in unicodedata.normalize("NFKC", text)
+            if char not in _BLANK and unicodedata.category(char) not in {"Cf", "Mn", "Mc", "Me"}
         )
     if _RUN.search(text) is None:
         return False

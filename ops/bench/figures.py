@@ -138,17 +138,6 @@ def between(samples: Sequence[tuple[float, float]], at: float) -> float:
     return samples[-1][1]
 
 
-def most_in_a_second(arrivals_ns: Sequence[int]) -> int:
-    """The most arrivals in any window ``[t, t + 1 s)``."""
-    ordered = sorted(arrivals_ns)
-    most = first = 0
-    for last, at in enumerate(ordered):
-        while at - ordered[first] >= SECOND_NS:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
 def shares_used(arrivals_ns: Sequence[int], begin_ns: int, end_ns: int, slices: int, limit: int) -> list[float]:
     """Of ``limit`` calls a second, the share used in each of so many equal slices of the time.
 

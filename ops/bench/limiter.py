@@ -17,11 +17,12 @@ from typing import Any, Final
 import httpx2
 
 from ops.bench import payments
-from ops.bench.figures import Aim, Figure, most_in_a_second, shares_used
+from ops.bench.figures import SECOND_NS, Aim, Figure, shares_used
 from ops.bench.ingress import migrate
 from ops.bench.rig import LANE, Bench, answers, declare, environment, kafka_of, process, role, until
 from ops.local.ports import free_port
 from ops.local.stack import Stack, running
+from ops.verify import windows
 
 NAME: Final = "limiter"
 LIMIT: Final = 2
@@ -107,6 +108,6 @@ def _figures(bench: Bench, calls: list[dict[str, Any]], begin_ns: int, seconds: 
         Figure(NAME, f"used of {LIMIT}/s, {WORKERS} workers, {seconds:g} s", used, "%", Aim(95, at_least=True)),
         Figure(NAME, f"  in each of {bench.runs} slices of the time", slices, "%"),
         Figure(NAME, f"  permits not used, of {len(calls) + unused}", [unused], ""),
-        Figure(NAME, f"most calls in any second of {len(calls)}", [most_in_a_second(arrivals)], "", Aim(LIMIT)),
+        Figure(NAME, f"most calls in any second of {len(calls)}", [windows.most(arrivals, SECOND_NS)], "", Aim(LIMIT)),
         Figure(NAME, "  calls that the provider refused", [refused], "", Aim(0)),
     ]

@@ -111,8 +111,7 @@ class Evidence:
     """All of a run. ``wall_ns`` is what to add to a monotonic moment to get the wall clock's.
 
     ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
-    ``healed_ns`` is when the last fault ended, ``ended`` when each payment's last event was seen; ``leaks`` names the
-    places where a planted card number was found.
+    ``healed_ns`` is when the last fault ended; ``leaks`` names the places where a planted card number was found.
     """
 
     asked: Sequence[Asked]
@@ -125,7 +124,6 @@ class Evidence:
     stored_letters: Sequence[Origin]
     limits: Mapping[str, Limit]
     wall_ns: int = 0
-    began_ns: int = 0
     healed_ns: int = 0
     leaks: Sequence[str] = field(default_factory=tuple)
     grace_ns: int = GRACE_NS

@@ -1,4 +1,4 @@
--- Commands that the ingress accepted while Kafka was away; only the ingress writes here. And of each event, its trace.
+-- Commands that the ingress accepted while Kafka was away; only the ingress writes here.
 
 CREATE TABLE outbox (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -28,6 +28,3 @@ COMMENT ON TABLE outbox_level IS 'How full the outbox is, changed with its rows:
 COMMENT ON COLUMN outbox_level.one IS 'There is one row.';
 COMMENT ON COLUMN outbox_level.rows IS 'Rows in the outbox.';
 COMMENT ON COLUMN outbox_level.bytes IS 'Bytes of their values.';
-
-ALTER TABLE payment_events ADD COLUMN traceparent text;
-COMMENT ON COLUMN payment_events.traceparent IS 'W3C trace context of the request that led to the event; null where there was none.';

@@ -7,7 +7,7 @@ records of a partition are stored in their order; between partitions and between
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -126,7 +126,6 @@ class Member:
     """One worker of a group, as the coordinator knows it."""
 
     process: Process
-    rebalance: Callable[[], Awaitable[None]]
     heard_at: float
     joined: asyncio.Event = field(default_factory=asyncio.Event)
     parts: frozenset[int] = frozenset()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Table:
             await self.append(partition, [(key, part[key]) for key in sorted(lost)])
 
 
-class Worker:
+class Worker(ABC):
     """One process that works on partitions of a group; started anew where it dies."""
 
     def __init__(self, name: str, group: Group, told: Callable[[str], None]) -> None:
@@ -121,13 +122,13 @@ class Worker:
         finally:
             self.writes -= 1
 
+    @abstractmethod
     async def open(self) -> None:
         """Make what the process works with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sources(self) -> dict[str, Callable[[list[Stored]], Awaitable[None]]]:
         """What it reads, and what it does with records of one partition."""
-        raise NotImplementedError
 
     batch: int = 1
 
@@ -153,11 +154,8 @@ class Worker:
 
     def _join(self) -> None:
         self.rebalancing = True
-        self.group.join(Member(self.process, self._nothing, running().now))
+        self.group.join(Member(self.process, running().now))
         self._shaken.set()
-
-    async def _nothing(self) -> None:
-        """Members are asked by their heartbeats."""
 
     async def _rebalances(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The outbox of the ingress, and the trace that each event belongs to."""
+"""The outbox of the ingress."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the tables, add the column."""
+    """Make the tables."""
     for statement in statements("0003_outbox.sql"):
         op.get_bind().exec_driver_sql(statement)

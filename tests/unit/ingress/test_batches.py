@@ -122,5 +122,5 @@ async def test_looking_ends_when_the_app_ends(store: Store) -> None:
     with pytest.raises(Away):
         await store.batches.ask(1)
     await until(lambda: store.looks)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await store.presence.close()

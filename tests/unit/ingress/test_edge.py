@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 import httpx2
@@ -28,7 +29,20 @@ async def test_every_answer_has_an_id_and_safe_headers(path: str) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert ("cdn.jsdelivr.net" in answer.headers["content-security-policy"]) == (path == "/docs")
+    assert "//" not in answer.headers["content-security-policy"]
+
+
+async def test_the_docs_need_nothing_from_elsewhere() -> None:
+    async with World().client() as client:
+        page = (await client.get("/docs")).text
+        wanted = re.findall(r"""(?:src|href)="([^"]+)""", page)
+        assert len(wanted) == 3
+        for path in wanted:
+            assert path.startswith("/docs/")
+            assert (await client.get(path)).status_code == 200
+        for path in ("/docs/files/nothing.js", "/docs/files/../../problem.py", "/docs/files/%2e%2e/__init__.py"):
+            problem(await client.get(path), 404, "not-found")
+    assert "//" not in page.replace("<!DOCTYPE html>", "")
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ async def test_the_end_of_the_process_ends_streams_cleanly() -> None:
     async with open_(found, heartbeat_s=60) as task:
         add(found, 0, 0)
         found.feed.stop()
-        await asyncio.wait_for(task, 1)
+        await asyncio.wait_for(task, 20)
         assert found.ended
         assert found.events == ["0/0"]
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ops.demo import Verdict, most_in_a_second, records
+from ops.demo import Verdict, records
 
 GOOD = Verdict(24, 15, 2, 4, 2, 1, 0, 0, 2, 2)
-S = 1_000_000_000
 
 
 def test_the_demo_sends_what_the_readme_says() -> None:
@@ -49,11 +48,3 @@ def test_the_last_line_is_the_promised_one() -> None:
 )  # fmt: skip
 def test_a_broken_promise_fails_the_demo(change: dict[str, object]) -> None:
     assert not replace(GOOD, **change).holds  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "most"),
-    [([], 0), ([5], 1), ([0, S - 1], 2), ([0, S], 1), ([3, 2 * S, S + 1, 2 * S - 1], 3), ([0, S // 2, S, S + 1], 3)],
-)
-def test_calls_are_counted_in_every_window_half_open(arrivals: list[int], most: int) -> None:
-    assert most_in_a_second(arrivals) == most

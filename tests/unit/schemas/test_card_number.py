@@ -67,7 +67,8 @@ def test_a_number_is_found_in_any_text(number: str, dress: str) -> None:
 @pytest.mark.parametrize(
     "separator",
     [" ", "-", "_", ".", "/", ":", "  ", " - ", "\t", "\n", "\u00a0", "\u2009", "\u2010", "\u2011", "\u2013", "\u2014",
-     "\u2212", "\u202f", "\uff0d", "\u200b", "\u00ad", "\u2060", "\ufeff", "\u0301", " \u200b "],
+     "\u2212", "\u202f", "\uff0d", "\u200b", "\u00ad", "\u2060", "\ufeff", "\u0301", " \u200b ",
+     "\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u0903", "\u17b5"],
 )  # fmt: skip
 @pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (4, 6, 6), (8, 8), (6, 10), (2,) * 8, (1,) * 16, (3, 5, 5, 3)])
 def test_groups_do_not_hide_it(separator: str, sizes: tuple[int, ...]) -> None:

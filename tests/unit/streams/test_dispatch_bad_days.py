@@ -219,7 +219,7 @@ async def test_locks_are_for_one_at_a_time_and_forgotten_by_the_last() -> None:
     tasks[0].cancel()
     await asyncio.wait(tasks)
     assert not locks.busy("p")
-    async with asyncio.timeout(1), locks.of("p"):
+    async with asyncio.timeout(20), locks.of("p"):
         pass
 
 

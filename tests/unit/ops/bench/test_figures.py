@@ -81,29 +81,6 @@ def test_rate_of_counts_needs_two_moments(samples: list[tuple[float, int]]) -> N
     assert math.isnan(figures.rate_of_counts(samples))
 
 
-@pytest.mark.parametrize(
-    ("arrivals_ms", "expected"),
-    [
-        ([], 0),
-        ([5], 1),
-        ([0, 1000, 2000], 1),
-        ([0, 999, 1000], 2),
-        ([0, 500, 999], 3),
-        ([999, 0, 500], 3),
-        ([0, 0, 1000, 1000], 2),
-    ],
-)
-def test_a_second_holds_its_start_and_not_its_end(arrivals_ms: list[int], expected: int) -> None:
-    assert figures.most_in_a_second([at * MS for at in arrivals_ms]) == expected
-
-
-@given(st.lists(st.integers(0, 5000), max_size=40))
-def test_most_in_a_second_is_what_looking_everywhere_finds(arrivals_ms: list[int]) -> None:
-    arrivals = [at * MS for at in arrivals_ms]
-    plain = max((sum(start <= at < start + 1000 * MS for at in arrivals) for start in arrivals), default=0)
-    assert figures.most_in_a_second(arrivals) == plain
-
-
 def calls(seconds: float, every_ms: float) -> list[int]:
     """Two calls at a time."""
     times = range(int(seconds * 1000 / every_ms))
