@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 
-from ingress import docs, events, health, payments, problem, registry, resources
+from ingress import batch, docs, events, health, payments, problem, registry, resources
 from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
+from ingress.batch import Batch
 from ingress.catchup import Readers
 from ingress.commands import Commands
 from ingress.delivery import Delivery
 from ingress.edge import Edge
 from ingress.feed import Bounds, Feed
+from ingress.finals import Finals, results_of
 from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.listing import Lists
@@ -42,6 +45,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     keys = Keys(settings.redis_url, lease_s=settings.publish_timeout_s + 1.2, remember_s=settings.remember_s)
     stored = Payments(settings.database_url)
     lists = Lists(settings.database_url)
+    finals = Finals(partial(results_of, settings.kafka))
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
@@ -61,6 +65,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
                 await keys.close()
                 await stored.close()
                 await lists.close()
+                await finals.close()
 
     acceptance = Acceptance(
         keys,
@@ -84,11 +89,17 @@ def create_app(settings: IngressSettings) -> FastAPI:
     gate = Gate(settings.in_flight_max)
     replay = payments.Replay(settings.idempotent_replay)
     app = assemble(
-        acceptance, readiness, frozenset(lanes), gate, lists=lists, replay=replay, access_log=settings.access_log
-    )
+        acceptance, readiness, frozenset(lanes), gate,
+        lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
+    )  # fmt: skip
     bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
     app.include_router(events.routes(events.Live(feed, bounds, nobodys, nobody, settings.event_heartbeat_s)))
-    app.state.stopping = feed.stop
+
+    def stopping() -> None:
+        feed.stop()
+        finals.stop()
+
+    app.state.stopping = stopping
     app.router.lifespan_context = lifespan
     return app
 
@@ -110,6 +121,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     gate: Gate,
     *,
     lists: resources.Lists,
+    finals: Finals,
     whose: Whose = nobodys,
     replay: payments.Replay = payments.Replay.CONFLICT,
     access_log: bool = False,
@@ -123,7 +135,8 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(payments.routes(acceptance, lanes, gate, replay))
+    app.include_router(payments.routes(acceptance, lanes, gate, finals, replay))
+    app.include_router(batch.routes(Batch(acceptance, lanes, gate, replay), whose))
     app.include_router(resources.routes(Resources(acceptance, lists, gate, whose)))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())

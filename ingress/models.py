@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ingress.prefer import WAIT_MAX_S
 from ingress.problem import MEDIA_TYPE, Problem, document
 
 ID: Final = "378ca193-494f-58e7-91e2-80bcac06c9b8"
@@ -107,6 +108,15 @@ def problems(description: str, *examples: Problem) -> dict[str, Any]:
 _REPLAYED: Final = {
     "Idempotency-Replayed": {"description": "true: nothing was published.", "schema": {"type": "string"}}
 }
+PAYMENT_201: Final[dict[str, Any]] = {
+    "headers": {
+        "Location": {"description": "The payment.", "schema": {"type": "string"}},
+        "Preference-Applied": {
+            "description": "wait=N, where Prefer asked for it: the answer came with the payment's end, or after N s.",
+            "schema": {"type": "string"},
+        },
+    },
+}
 PAYMENT_200: Final[dict[str, Any]] = {
     "description": "With IDEMPOTENT_REPLAY=original only: the key and body were seen; the first answer again.",
     "headers": _REPLAYED,
@@ -129,6 +139,12 @@ CREATE: Final[dict[str, Any]] = {
             "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
             "description": "Names this payment for ever: the same key and body again: 409 with the existing payment; "
             "another body: 422. A UUID is best; what is a card number, by a scheme's digits, is refused.",
+        },
+        {
+            "name": "Prefer", "in": "header", "required": False, "example": "wait=10",
+            "schema": {"type": "string"},
+            "description": "wait=N (RFC 7240): answer when the payment has ended, or after N seconds (at most "
+            f"{WAIT_MAX_S}) with the state as it is known then. A repeat does not wait.",
         },
     ],
     "requestBody": {

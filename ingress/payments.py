@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter, Histogram
 
-from ingress import views
+from ingress import prefer, views
 from ingress.acceptance import Acceptance, Answer, Taken
+from ingress.finals import Finals
 from ingress.gate import Gate
-from ingress.models import CREATE, PAYMENT_200, PAYMENT_409, Payment, problems
+from ingress.models import CREATE, PAYMENT_200, PAYMENT_201, PAYMENT_409, Payment, problems
 from ingress.presence import Away
 from ingress.problem import DEFECT, Problem, response
 from ingress.requests import KEY_HEADER, json_body, key
@@ -43,15 +44,21 @@ _REUSED: Final = Problem(
 _EXPIRED: Final = Problem(422, "invalid-field", "must be in the future", field="expires_at")
 
 
-def parse(raw: bytes, idempotency_key: str, *, lanes: frozenset[str], now_ms: int) -> PaymentCommand:
-    """The command in a create's body. Raises Problem 400, 422."""
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """The fields of a JSON object. Raises Problem 400."""
     try:
         fields = loads(raw)
-        if not isinstance(fields, dict):
-            raise Problem(400, "invalid-json", "the body must be a JSON object")
-        return commands.create(fields, idempotency_key=idempotency_key, lanes=lanes, accepted_at_ms=now_ms)
     except InvalidJson as error:
         raise Problem(400, "invalid-json", f"the body {error}") from error
+    if not isinstance(fields, dict):
+        raise Problem(400, "invalid-json", "the body must be a JSON object")
+    return fields
+
+
+def parse(fields: dict[str, Any], idempotency_key: str, *, lanes: frozenset[str], now_ms: int) -> PaymentCommand:
+    """The command in a create's fields. Raises Problem 422."""
+    try:
+        return commands.create(fields, idempotency_key=idempotency_key, lanes=lanes, accepted_at_ms=now_ms)
     except InvalidCommand as error:
         raise Problem(422, error.code, error.detail, field=error.field) from error
 
@@ -84,37 +91,59 @@ def answer(taken: Taken, payment_id: str, replay: Replay) -> Response:
             raise Problem(409, "request-in-progress", detail, retry_after_s=wait_s)
 
 
-async def create(
-    request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay
+async def take(acceptance: Acceptance, command: PaymentCommand, began: float) -> Taken:
+    """Have a create accepted, counted and timed. Raises Problem 500, 503."""
+    try:
+        taken = await acceptance.accept(command, began)
+    except RecordRefused as error:
+        logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
+        raise DEFECT from error
+    except PublishError as error:
+        raise _KAFKA_AWAY from error
+    finally:
+        TAKING.observe(time.monotonic() - began)
+    if taken.answer is Answer.ACCEPTED:
+        ACCEPTED.inc()
+    return taken
+
+
+async def create(  # noqa: PLR0913 - all that a create meets
+    request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay, *, finals: Finals
 ) -> Response:
     """Take one create. Raises Problem."""
     idempotency_key = key(request)
     raw = await json_body(request)
+    preferred = request.headers.getlist("prefer")
+    wait_s = prefer.wait_s(preferred) if preferred else 0
+    if wait_s and not await finals.live():
+        wait_s = 0
     began = time.monotonic()
     async with gate.enter():
-        command = parse(raw, idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
-        try:
-            taken = await acceptance.accept(command, began)
-        except RecordRefused as error:
-            logger().error("Kafka refuses a command", action="command-refused", error=type(error.cause).__name__)
-            raise DEFECT from error
-        except PublishError as error:
-            raise _KAFKA_AWAY from error
-        finally:
-            TAKING.observe(time.monotonic() - began)
-        if taken.answer is Answer.ACCEPTED:
-            ACCEPTED.inc()
-        return answer(taken, command.payment_id or "", replay)
+        command = parse(fields_of(raw), idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
+        if not wait_s or not finals.room:
+            taken = await take(acceptance, command, began)
+            return answer(taken, command.payment_id or "", replay)
+    with finals.expect(command.payment_id or "") as waiter:  # from before the publish: the end may come at once
+        async with gate.enter():
+            taken = await take(acceptance, command, began)
+        found = answer(taken, command.payment_id or "", replay)
+        if taken.answer is not Answer.ACCEPTED:
+            return found
+        result = await waiter.result(wait_s, request.receive)
+    applied = {"Location": found.headers["Location"], "Preference-Applied": f"wait={wait_s}"}
+    return Response(views.ended(taken.document, result) if result else taken.document, 201, applied, "application/json")
 
 
-def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay = Replay.CONFLICT) -> APIRouter:
+def routes(
+    acceptance: Acceptance, lanes: frozenset[str], gate: Gate, finals: Finals, replay: Replay = Replay.CONFLICT
+) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
 
     @router.post(
         "/v1/payments", status_code=201, response_model=Payment, openapi_extra=CREATE,
         responses={
-            201: {"headers": {"Location": {"description": "The payment.", "schema": {"type": "string"}}}},
+            201: PAYMENT_201,
             200: PAYMENT_200,
             400: problems(
                 "Not JSON, or no usable Idempotency-Key.",
@@ -137,7 +166,7 @@ def routes(acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Re
         """Accept a payment; 201 means that it is durable: every in-sync replica has it, or the outbox has."""
         code = "none"  # the client left, or a defect: the edge counts those
         try:
-            found = await create(request, acceptance, lanes, gate, replay)
+            found = await create(request, acceptance, lanes, gate, replay, finals=finals)
             code = str(found.status_code)
         except Problem as error:  # answered here: the way through FastAPI costs as much as a create
             code = str(error.status)

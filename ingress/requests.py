@@ -31,29 +31,32 @@ def key(request: Request) -> str:
         raise Problem(400, "invalid-idempotency-key", error.detail, field=KEY_HEADER) from error
 
 
-async def json_body(request: Request, *, within_s: float = BODY_S) -> bytes:
-    """The body of a JSON request. Raises Problem 408, 413, 415, ClientDisconnect."""
-    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.getlist("content-type")]
-    if kinds != ["application/json"]:
-        raise Problem(415, "unsupported-media-type", "must be application/json", field="Content-Type")
+async def json_body(
+    request: Request, *, kind: str = "application/json", most: int = MAX_BYTES, within_s: float = BODY_S
+) -> bytes:
+    """The body of a request of this kind. Raises Problem 408, 413, 415, ClientDisconnect."""
+    kinds = [each.partition(";")[0].strip().lower() for each in request.headers.getlist("content-type")]
+    if kinds != [kind]:
+        raise Problem(415, "unsupported-media-type", f"must be {kind}", field="Content-Type")
     if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         detail = "must be absent: send the body uncompressed"
         raise Problem(415, "unsupported-encoding", detail, field="Content-Encoding")
-    return await body(request, within_s=within_s)
+    return await body(request, most=most, within_s=within_s)
 
 
 async def body(request: Request, *, most: int = MAX_BYTES, within_s: float = BODY_S) -> bytes:
     """The body, of at most that many bytes. Raises Problem 408, 413, ClientDisconnect."""
     too_large = Problem(413, "too-large", f"the body may have at most {most} bytes", close=True)
+    drain = max(_DRAIN_BYTES, most)
     length = request.headers.get("content-length", "0")
-    if len(length) > len(str(_DRAIN_BYTES)) or (length.isdecimal() and int(length) > _DRAIN_BYTES):
+    if len(length) > len(str(drain)) or (length.isdecimal() and int(length) > drain):
         raise too_large
     read, size = bytearray(), 0
     try:
         async with asyncio.timeout(within_s):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size > _DRAIN_BYTES:
+                if size > drain:
                     raise too_large
                 if size <= most:
                     read += chunk

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ingress import filters
-from ingress.models import ID, Payment
+from ingress.models import ID, NewPayment, Payment, ProblemDetails
+from ingress.problem import Problem, document
 
 _PAYMENT: Final = Payment.model_json_schema()["examples"][0]
 _CURSOR: Final = "Aa1fX3t3vP0uAAZGEgkcsAA3jKGTSU9Y55HigLysBsm4"
@@ -71,6 +73,10 @@ class Events(BaseModel):
     """``after`` of the next page; null at the end of what is known."""
 
 
+def _dumped(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, separators=(",", ":"))
+
+
 def _query(name: str, description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
     return {
         "name": name, "in": "query", "required": False, "description": description, "schema": schema, "example": example
@@ -111,3 +117,48 @@ EVENTS: Final[dict[str, Any]] = {
                {"type": "integer", "minimum": 1, "maximum": filters.LIMIT_MAX, "default": filters.LIMIT_MAX}, 100),
     ]
 }  # fmt: skip
+
+
+class NewLine(NewPayment):
+    """One line of a batch: a create with its key."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={})
+    idempotency_key: str = Field(pattern="^[\\x21-\\x7e]{1,255}$", examples=["order-1001"])
+
+
+class Line(BaseModel):
+    """One answer: what a request of the line's own would have been given."""
+
+    line: int = Field(description="The line's number, from 1.")
+    status: int = Field(description="201, 200 or 409 with a payment; any other, and 409 too, with a problem.")
+    payment: Payment | None = None
+    problem: ProblemDetails | None = None
+    replayed: bool = Field(default=False, description="The payment was there before.")
+    retry_after_s: int | None = None
+
+
+_KIND: Final = "application/x-ndjson"
+_NEW: Final = {**NewPayment.model_json_schema()["examples"][0], "idempotency_key": "order-1001"}
+_REFUSED: Final = document(Problem(422, "invalid-field", "must be greater than zero", field="amount"))
+BATCH: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "Up to 1,000 lines, each a create with its idempotency_key, of at most 64 KiB; 3 MiB in all.",
+        "content": {_KIND: {"schema": {"type": "string"}, "example": f"{_dumped(_NEW)}\n"}},
+    }
+}
+BATCH_200: Final[dict[str, Any]] = {
+    "description": "One answer a line, in order.",
+    "content": {
+        _KIND: {
+            "schema": {"type": "string"},
+            "example": "".join(
+                f"{_dumped(each)}\n"
+                for each in (
+                    {"line": 1, "status": 201, "payment": _PAYMENT},
+                    {"line": 2, "status": 422, "problem": _REFUSED},
+                )
+            ),
+        }
+    },
+}

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from schemas import money
-from schemas.records import PaymentCommand
+from schemas.records import PaymentCommand, PaymentResult
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -80,6 +80,20 @@ def stored(row: Mapping[str, Any]) -> dict[str, Any]:
             "updated_at_ms": _ms(row["updated_at"]),
         }
     )
+
+
+def ended(document: bytes, result: PaymentResult) -> bytes:
+    """A payment's JSON as it was accepted, brought to its final state."""
+    found = orjson.loads(document)
+    found.update(
+        status=result.status.value,
+        attempts=result.attempts,
+        reason=result.reason,
+        provider_charge_id=result.provider_charge_id,
+        updated_at=_iso(result.final_at_ms),
+        version=result.version,
+    )
+    return orjson.dumps(found)
 
 
 def event(row: Mapping[str, Any]) -> dict[str, Any]:

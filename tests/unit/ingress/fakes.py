@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from ingress.acceptance import Acceptance
 from ingress.app import assemble
 from ingress.delivery import Delivery
 from ingress.filters import Filters, Place
+from ingress.finals import Finals
 from ingress.gate import Gate
 from ingress.health import Readiness
 from ingress.idempotency import Claim, Standing
@@ -28,7 +29,7 @@ from ingress.problem import Problem
 from ops.kafka.clients import Message, PublishTimedOut
 from schemas import codec, identity
 from schemas import command as commands
-from schemas.records import PaymentCommand
+from schemas.records import PaymentCommand, PaymentResult
 
 BODY: dict[str, Any] = {"merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
 KEY = "order-1001"
@@ -193,6 +194,26 @@ class MemoryLists:
         return [row for row in self.trail.get(payment_id, []) if row["version"] > after][:limit]
 
 
+class MemoryResults:
+    """What stands on ``payments.results``: ``tell`` is one more record; ``away`` ends the reading."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.reading = 0
+        self._queue: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+
+    async def __call__(self) -> AsyncGenerator[tuple[bytes, bytes] | None, None]:
+        self.reading += 1
+        if self.away:
+            raise Away("kafka is away")
+        yield None
+        while True:
+            yield await self._queue.get()
+
+    def tell(self, payment_id: str, value: PaymentResult | bytes) -> None:
+        self._queue.put_nowait((payment_id.encode(), value if isinstance(value, bytes) else codec.encode(value)))
+
+
 def whose(request: Request, scope: str) -> str:
     """The merchant of a header of the tests' own; ``-`` has no right to anything."""
     found = request.headers.get("x-merchant", "shop")
@@ -211,12 +232,15 @@ class World:
     outbox: MemoryOutbox = field(default_factory=lambda: MemoryOutbox(full=True))
     """Full unless a test is about it: then nothing but Kafka can take a command."""
     lists: MemoryLists = field(init=False)
+    results: MemoryResults = field(default_factory=MemoryResults)
+    waiters_max: int = 10
     in_flight_max: int = 100
     working: int = 100
     replay: Replay = Replay.CONFLICT
 
     def __post_init__(self) -> None:
         self.lists = MemoryLists(self.payments)
+        self.finals = Finals(self.results, most=self.waiters_max, start_s=0.2)
 
     def acceptance(self) -> Acceptance:
         delivery = Delivery(self.kafka.publish, self.outbox)
@@ -229,7 +253,7 @@ class World:
         gate = Gate(self.in_flight_max, working=self.working)
         return assemble(
             self.acceptance(), readiness, LANES, gate,
-            lists=self.lists, whose=whose, replay=self.replay, access_log=access_log,
+            lists=self.lists, finals=self.finals, whose=whose, replay=self.replay, access_log=access_log,
         )  # fmt: skip
 
     @asynccontextmanager
@@ -237,6 +261,7 @@ class World:
         transport = httpx2.ASGITransport(self.app())
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as found:
             yield found
+        await self.finals.close()
 
     def kafka_away(self) -> None:
         self.kafka.error = PublishTimedOut("no ack within 1.4 s")

@@ -32,6 +32,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     [
         ("/v1/payments", "post", {"200", "201", "400", "408", "409", "413", "415", "422", "500", "503"}),
         ("/v1/payments/{payment_id}", "get", {"200", "404", "500", "503"}),
+        ("/v1/payments/batch", "post", {"200", "400", "401", "408", "413", "415", "500", "503"}),
         ("/v1/payments", "get", {"200", "400", "401", "500", "503"}),
         ("/v1/payments/{payment_id}/events", "get", {"200", "400", "401", "404", "500", "503"}),
         (
@@ -53,7 +54,7 @@ def test_every_answer_is_described(document: dict[str, Any], path: str, method: 
 
 def test_the_create_is_described(document: dict[str, Any]) -> None:
     create = document["paths"]["/v1/payments"]["post"]
-    [key] = create["parameters"]
+    [key, _] = create["parameters"]
     assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", True)
     assert create["requestBody"]["content"]["application/json"]["schema"]["examples"]
     assert create["responses"]["201"]["headers"]["Location"]
