@@ -17,6 +17,7 @@ from ops.kafka.clients import Message, PublishError, RecordRefused
 AFTER_PUBLISH: Final = Failpoint("ingress.after-publish")
 BEFORE_OUTBOX: Final = Failpoint("ingress.before-outbox")
 AFTER_OUTBOX: Final = Failpoint("ingress.after-outbox")
+AFTER_BEHIND: Final = Failpoint("ingress.after-behind")
 
 Publish = Callable[[Message, float], Awaitable[None]]
 """Commands.publish: returns when the message is acked; the float is how long it may take, in seconds."""
@@ -66,6 +67,7 @@ class Delivery:
         """
         try:
             if await self._outbox.append(message, behind=True):
+                await AFTER_BEHIND.reach()
                 return
         except (Away, Full) as error:
             raise NotDelivered(type(error).__name__) from error

@@ -1,12 +1,13 @@
 """Failpoints: named places between two writes where a test makes the process die, wait or fail. A leaf.
 
 ``FAILPOINTS=ingress.after-claim=kill,relay.after-publish=pause:2`` arms them, ``@3`` behind it the third
-time only. One that is not armed costs a tenth of a microsecond.
+time only. One that is not armed costs a tenth of a microsecond; one that acts says so in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -66,6 +67,7 @@ class Failpoint:
             return
         if action.left:
             self.disarm()
+        logging.getLogger(__name__).warning("failpoint %s: %s", self.name, action.verb)
         match action.verb:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from ops import failpoints
 from ops.telemetry import configure_logging
 from sinks.settings import MigrateSettings, SinkSettings
 
@@ -40,6 +41,10 @@ def main() -> None:
     configure_logging("sink", settings.log_level)
     from sinks import sink  # noqa: PLC0415
 
+    try:
+        failpoints.arm(settings.failpoints)
+    except ValueError as error:
+        raise SystemExit(f"sinks: FAILPOINTS: {error}") from None
     asyncio.run(sink.run(settings))
 
 

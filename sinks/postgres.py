@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from ops.failpoints import Failpoint
 from sinks.rows import Batch
 
 _SQL: Final = Path(__file__).parent / "sql"
@@ -18,6 +19,13 @@ _EVENTS: Final = (_SQL / "insert_events.sql").read_text()
 _LETTERS: Final = (_SQL / "insert_dead_letters.sql").read_text()
 _OFFSET: Final = (_SQL / "advance_offset.sql").read_text()
 _PING: Final = (_SQL / "ping.sql").read_text()
+
+AFTER_BEGIN: Final = Failpoint("sink.after-begin")
+AFTER_PAYMENTS: Final = Failpoint("sink.after-payments")
+AFTER_EVENTS: Final = Failpoint("sink.after-events")
+AFTER_LETTERS: Final = Failpoint("sink.after-letters")
+AFTER_OFFSET: Final = Failpoint("sink.after-offset")
+AFTER_COMMIT: Final = Failpoint("sink.after-commit")
 
 CONNECTIONS: Final = 4
 CONNECT_S: Final = 3.0
@@ -67,8 +75,11 @@ class Database:
         """Write a batch and its offset, or nothing; rows changed by table. Raises Away, Refused."""
         async with self._connection() as connection:
             await connection.execute("BEGIN")
+            await AFTER_BEGIN.reach()
             changed = await store(connection, batch)
+            await AFTER_OFFSET.reach()
             await connection.execute("COMMIT")
+        await AFTER_COMMIT.reach()
         return changed
 
     async def ping(self) -> None:
@@ -118,11 +129,14 @@ class Database:
 
 async def store(connection: Any, batch: Batch) -> dict[str, int]:
     """Write a batch and its offset in the connection's transaction; rows changed by table. Raises asyncpg's errors."""
-    changed = {
-        "payments": await _rows(connection, _PAYMENTS, batch.payments),
-        "payment_events": await _rows(connection, _EVENTS, batch.events),
-        "dead_letters": await _rows(connection, _LETTERS, batch.letters),
-    }
+    changed: dict[str, int] = {}
+    for table, query, rows, written in (
+        ("payments", _PAYMENTS, batch.payments, AFTER_PAYMENTS),
+        ("payment_events", _EVENTS, batch.events, AFTER_EVENTS),
+        ("dead_letters", _LETTERS, batch.letters, AFTER_LETTERS),
+    ):
+        changed[table] = await _rows(connection, query, rows)
+        await written.reach()
     await connection.execute(_OFFSET, batch.topic, batch.partition, batch.next_offset)
     return changed
 

@@ -38,6 +38,8 @@ class SinkSettings(BaseSettings):
     admin_host: str = "127.0.0.1"
     admin_port: int = Field(0, ge=0, le=65535)
     data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
+    failpoints: str = ""
+    """For tests of crashes: see ops/failpoints.py."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

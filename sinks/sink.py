@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ops.failpoints import Failpoint
 from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
 from ops.telemetry import admin_server, logger
@@ -30,6 +31,9 @@ REFUSED = Counter("kifiya_sink_refused", "Records without a row of their own kin
 LOST = Counter("kifiya_sink_unstorable", "Dead letters of which no row at all could be stored; they stay in Kafka.")
 BATCH = Histogram("kifiya_sink_batch_records", "Records in a batch.", buckets=(1, 10, 50, 100, 250, 500, 1000))
 AGE = Gauge("kifiya_sink_age_seconds", "Age of the newest record when it was written.", ["topic"])
+
+BEFORE_LETTER: Final = Failpoint("sink.before-letter")
+AFTER_LETTER: Final = Failpoint("sink.after-letter")
 
 BATCH_MAX: Final = 500
 BATCH_WITHIN_S: Final = 0.05
@@ -95,10 +99,12 @@ class Sink:
         events = [each for each in found if each.record.topic != topics.DEAD_LETTER]
         if not events:
             return
+        await BEFORE_LETTER.reach()
         try:
             await self._publish([refused.message(each, now_ms) for each in events])
         except RecordRefused:  # too large for this broker: the others may be stored, and once more is harmless
             await self._publish([refused.message(each, now_ms, cut=True) for each in events])
+        await AFTER_LETTER.reach()
 
 
 async def run(settings: SinkSettings) -> None:

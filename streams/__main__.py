@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
+from ops import failpoints
 from ops.telemetry import configure_logging
 from streams.settings import StreamSettings
 
@@ -66,6 +67,11 @@ def main() -> None:
         running = delay.run(settings)
     else:
         running = _dispatch(settings, arguments.lane)
+    try:
+        failpoints.arm(settings.failpoints)
+    except ValueError as error:
+        running.close()
+        raise SystemExit(f"streams: FAILPOINTS: {error}") from None
     try:
         asyncio.run(running)
     except KafkaError as error:

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from prometheus_client import Counter, Gauge, Histogram
 
+from ops.failpoints import Failpoint
 from ops.kafka.clients import Message, Publisher, PublishTimedOut, RecordRefused
 from ops.telemetry import admin_server, logger
 from schemas import topics
@@ -36,6 +37,10 @@ LATE = Histogram(
     ["tier"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 5, 30, 300),
 )
+
+BEFORE_FORWARD: Final = Failpoint("delay.before-forward")
+AFTER_FORWARD: Final = Failpoint("delay.after-forward")
+AFTER_COMMIT: Final = Failpoint("delay.after-commit")
 
 MAX_RECORDS: Final = 500
 """Records in hand at once, over all tiers."""
@@ -181,6 +186,7 @@ class Delay(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships 
         """All acked: True. False: the group has changed meanwhile; whoever owns the partitions now does it again."""
         while generation == self._generation:
             try:
+                await BEFORE_FORWARD.reach()
                 try:
                     await self._publish([step.message for step in steps])
                     done = steps
@@ -189,6 +195,7 @@ class Delay(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships 
             except (PublishTimedOut, KafkaError) as error:
                 await asyncio.sleep(self.sending.failed(error, "due retries cannot be handed on"))
             else:
+                await AFTER_FORWARD.reach()
                 self.sending.ok()
                 self._count(done)
                 return generation == self._generation
@@ -228,6 +235,8 @@ class Delay(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships 
             return  # revoked just now: the new owner hands it on again
         except (KafkaError, TimeoutError) as error:
             await asyncio.sleep(self.patience.failed(error, "offsets cannot be committed"))
+        else:
+            await AFTER_COMMIT.reach()
 
     async def probe(self) -> None:
         """Ask Kafka now and then how far the retry topics reach: the gauge, and whether it is there at all."""

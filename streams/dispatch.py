@@ -17,6 +17,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ops.failpoints import Failpoint
 from ops.telemetry import logger
 from schemas import topics
 from schemas.records import PaymentTask, State
@@ -44,6 +45,15 @@ PERMIT_WAIT = Histogram(
     "kifiya_permit_wait_seconds", "Wait for a permit.", ["lane"], buckets=(0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 )
 BREAKER_OPEN = Gauge("kifiya_breaker_open", "1 while the lane's breaker holds calls back.", ["lane"])
+
+BEFORE_INTENT: Final = Failpoint("dispatch.before-intent")
+AFTER_INTENT: Final = Failpoint("dispatch.after-intent")
+AFTER_INTENT_TOLD: Final = Failpoint("dispatch.after-intent-told")
+BEFORE_REQUEST: Final = Failpoint("dispatch.before-request")
+AFTER_ANSWER: Final = Failpoint("dispatch.after-answer")
+AFTER_ENTRY: Final = Failpoint("dispatch.after-entry")
+AFTER_CANCEL: Final = Failpoint("dispatch.after-cancel")
+AFTER_INTERRUPTED: Final = Failpoint("dispatch.after-interrupted-told")
 
 LIMITER_REST_S: Final = 0.5
 LONGEST_NAP_S: Final = 1.0
@@ -132,6 +142,7 @@ class Dispatcher:
                         await self.ledger.write(origin.partition, task.payment_id, entry, before=found)
                 except Overtaken:
                     continue
+                await AFTER_CANCEL.reach()
                 STEPS.labels(self.lane, "cancelled" if entry.state is State.CANCELLED else "cancel-refused").inc()
                 if entry.state is State.CANCELLED:
                     await self.outbox.all_of(task, entry)
@@ -188,6 +199,7 @@ class Dispatcher:
                     await self.outbox.all_of(task, entry)
                 case Step.INTERRUPTED:
                     await self.outbox.all_of(task, entry)
+                    await AFTER_INTERRUPTED.reach()
                     await self._settle(task, origin, entry, None, payment.INTERRUPTED)
                 case Step.EXPIRE:
                     await self.outbox.tell_first(task, found)
@@ -244,14 +256,18 @@ class Dispatcher:
         before = found or payment.fresh(task)
         intended = payment.intend(before, task, call, self.now_ms())
         await self.outbox.tell_first(task, found)
+        await BEFORE_INTENT.reach()
         await self.ledger.write(origin.partition, task.payment_id, intended, before=found)
+        await AFTER_INTENT.reach()
         await self.outbox.all_of(task, intended)
+        await AFTER_INTENT_TOLD.reach()
         answer = await self._request(task, call, turn)
         if answer is None:
             entry = payment.not_sent(before, intended, self.now_ms())
             await self._store_and_publish(task, origin, entry, intended)
             return False
         outcome, sent_at_us = answer
+        await AFTER_ANSWER.reach()
         self.breaker.leave(turn.ticket, ok=_healthy(outcome))
         await self._settle(task, origin, intended, before, outcome, sent_at_us=sent_at_us)
         return True
@@ -286,6 +302,7 @@ class Dispatcher:
 
         async def wait() -> None:
             nonlocal written_at
+            await BEFORE_REQUEST.reach()
             self.lead.took(self.clock() - granted_at)
             while (early_s := permit.opens_at - self.clock()) > 0:
                 await asyncio.sleep(early_s)
@@ -351,6 +368,7 @@ class Dispatcher:
         if entry.state is State.REVIEW:
             entry = replace(entry, review_origin=str(origin))
         await self.ledger.write(origin.partition, task.payment_id, entry, before=before)
+        await AFTER_ENTRY.reach()
         if entry.final:
             FINALS.labels(self.lane, entry.state.value).inc()
         await self.outbox.all_of(task, entry)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ops.failpoints import Failpoint
 from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
 from ops.kafka.tables import create_table
@@ -32,6 +33,11 @@ LETTERS = Counter("kifiya_intake_dead_letters", "Dead letters of intake, by reas
 BATCH = Histogram("kifiya_intake_batch_records", "Records in a batch.", buckets=(1, 10, 50, 100, 250, 500, 1000))
 AGE = Gauge("kifiya_intake_age_seconds", "Age of the newest record handled.")
 REMEMBERED = Gauge("kifiya_intake_remembered_keys", "Payments in the deduplication table.")
+
+BEFORE_PUBLISH: Final = Failpoint("intake.before-publish")
+AFTER_PUBLISH: Final = Failpoint("intake.after-publish")
+AFTER_REMEMBER: Final = Failpoint("intake.after-remember")
+AFTER_TOMBSTONES: Final = Failpoint("intake.after-tombstones")
 
 Publish = Callable[[list[Message]], Awaitable[None]]
 
@@ -56,13 +62,16 @@ class Intake:
         now_ms = time.time_ns() // 1_000_000
         partition = records[0].partition
         plan = self.router.plan(records, self.memory.parts.of(partition), now_ms)
+        await BEFORE_PUBLISH.reach()
         try:
             await self.publish(plan.messages)
         except RecordRefused as refused:
             logger().warning("the broker refuses a record", action="record-refused", error=str(refused))
             await self._one_by_one(plan, now_ms)
+        await AFTER_PUBLISH.reach()
         if plan.remember:
             await self.memory.append(partition, plan.remember.items())
+            await AFTER_REMEMBER.reach()
             self.memory.parts.of(partition).update(plan.remember)
         for decision in plan.decisions:
             DECISIONS.labels(decision).inc()
@@ -105,6 +114,7 @@ class Intake:
                     break
                 async with self.gate():
                     await self.memory.append(partition, [(key, None) for key in old])
+                    await AFTER_TOMBSTONES.reach()
                 for key in old:
                     self.memory.parts.put(partition, key, None)
                 count += len(old)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter
 
+from ops.failpoints import Failpoint
 from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, partition_for
 from ops.kafka.tables import create_table
@@ -37,6 +38,8 @@ from streams.throttle import Turnstile
 POISON = Counter("kifiya_dispatch_poison", "Records of the lane's topics that could not be handled.", ["lane"])
 
 FORGOTTEN = Counter("kifiya_ledger_forgotten", "Final payments that the ledger has forgotten.")
+
+AFTER_POISON: Final = Failpoint("dispatch.after-poison")
 
 SWEEP_S: Final = 600.0
 
@@ -163,3 +166,4 @@ async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher
     )
     messages: list[Message] = [dead_letter.message(letter)]
     await publisher.publish(messages)
+    await AFTER_POISON.reach()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from prometheus_client import Counter
 
+from ops.failpoints import Failpoint
 from ops.kafka.message import Message
 from schemas import codec, topics
 from schemas.records import EventType, PaymentTask, State
@@ -14,6 +16,10 @@ from streams import dead_letter, payment
 from streams.payment import Entry
 
 LETTERS = Counter("kifiya_dispatch_dead_letters", "Dead letters of dispatch, by reason.", ["lane", "reason"])
+
+AFTER_EVENT: Final = Failpoint("dispatch.after-event")
+AFTER_RETRY: Final = Failpoint("dispatch.after-retry")
+AFTER_LETTER: Final = Failpoint("dispatch.after-letter")
 
 Publish = Callable[[list[Message]], Awaitable[None]]
 
@@ -34,9 +40,11 @@ class Outbox:
         if result is not None:
             messages.append(Message(topics.RESULTS, key, codec.encode(result)))
         await self.publish(messages)
+        await AFTER_EVENT.reach()
         retry = payment.retry_of(task, entry)
         if retry is not None:  # only now: once it runs, nobody would come back to this entry's event
             await self.publish([Message(topics.retry_topic(retry[0]), key, codec.encode(retry[1]))])
+            await AFTER_RETRY.reach()
         if entry.state is State.REVIEW and entry.review_origin is not None:
             await self.letter(task, entry.review_origin, entry.reason or "review", entry.attempt, entry.detail or "")
 
@@ -73,3 +81,4 @@ class Outbox:
         )
         key = None if reason == "fingerprint-conflict" else task.payment_id.encode()
         await self.publish([dead_letter.message(letter, key=key)])
+        await AFTER_LETTER.reach()

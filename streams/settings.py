@@ -33,6 +33,8 @@ class StreamSettings(BaseSettings):
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
+    failpoints: str = ""
+    """For tests of crashes: see ops/failpoints.py."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -54,3 +54,13 @@ def replay(seed: Annotated[int, typer.Argument(min=0, help="A seed that `kifiya 
     if life.violations:
         fail(f"seed {seed} breaks {len(life.violations)} promises")
     typer.echo(f"seed {seed} keeps the promises in {life.seconds:.0f} virtual seconds")
+
+
+@app.command("failpoints")
+def list_failpoints() -> None:
+    """List the crash points that stand between the writes of the roles; ``FAILPOINTS=NAME=kill`` arms one in a role."""
+    from ops.chaos.points import POINTS  # noqa: PLC0415 - each command loads its own
+
+    for point in POINTS:
+        typer.echo(f"{point.role:<9} {point.name}")
+    typer.echo(f"{len({point.name for point in POINTS})} failpoints, {len(POINTS)} with the roles that share one")

@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from ops.failpoints import Failpoint
 from ops.kafka.faust_app import App, ack
+
+BEFORE_ACK: Final = Failpoint("agent.before-ack")
+AFTER_ACK: Final = Failpoint("agent.after-ack")
 
 Agent = Callable[[Any], Coroutine[Any, Any, None]]
 
@@ -27,7 +31,9 @@ def one_by_one(app: App, handle: Callable[[Any], Awaitable[None]]) -> Agent:
                 async for _ in values:
                     event = records.current_event
                     await handle(event.message)
+                    await BEFORE_ACK.reach()
                     ack(event)
+                    await AFTER_ACK.reach()
         except asyncio.CancelledError:
             return
         except BaseException as error:  # noqa: BLE001 - whatever it is
@@ -51,8 +57,10 @@ def in_batches(app: App, handle: Callable[[list[Any]], Awaitable[None]], *, most
                     await asyncio.sleep(within_s)
                 events = basket.events[:most]
                 await handle([event.message for event in events])
+                await BEFORE_ACK.reach()
                 for event in events:
                     ack(event)
+                await AFTER_ACK.reach()
                 basket.done(len(events))
         except asyncio.CancelledError:
             return

@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, Protocol
 
+from ops.failpoints import Failpoint
 from streams.errors import Overtaken
 from streams.payment import Entry, decode, encode, forgettable
 
 LOOKED_AT: Final = 500
 """Entries a sweep looks at in one go, some milliseconds' work; then the event loop has its turn."""
 PAUSE_S: Final = 0.02
+
+BEFORE_APPEND: Final = Failpoint("ledger.before-append")
+AFTER_APPEND: Final = Failpoint("ledger.after-append")
+AFTER_TOMBSTONES: Final = Failpoint("ledger.after-tombstones")
 
 Gate = Callable[[], AbstractAsyncContextManager[None]]
 """Opens once this worker surely owns its partitions, and has recovered them; writes are made inside it."""
@@ -93,7 +98,9 @@ class TableLedger:
         async with self._gate():
             if self.read(partition, payment_id) != before:
                 raise Overtaken(payment_id)
+            await BEFORE_APPEND.reach()
             await self._store.append(partition, [(key, value)])
+            await AFTER_APPEND.reach()
         async with self._gate():
             if self.read(partition, payment_id) not in (before, entry):
                 raise Overtaken(payment_id)
@@ -123,6 +130,7 @@ class TableLedger:
             if not old:
                 return 0
             await self._store.append(partition, [(key, None) for key in old])
+            await AFTER_TOMBSTONES.reach()
         part = self._store.parts.of(partition)
         for key, value in old.items():
             if part.get(key) == value:  # else a cancel was refused meanwhile, and its entry follows the tombstone
