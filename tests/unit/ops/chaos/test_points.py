@@ -57,7 +57,8 @@ def test_the_command_line_lists_them() -> None:
 def test_a_role_says_which_failpoint_it_does_not_have(module: str) -> None:
     arguments = [module, "intake"] if module == "streams" else [module]
     environment = os.environ | {
-        "KAFKA_BOOTSTRAP": "127.0.0.1:9", "DATABASE_URL": "postgresql://k:k@127.0.0.1:9/k", "FAILPOINTS": "relay.x=kill",
+        "KAFKA_BOOTSTRAP": "127.0.0.1:9", "DATABASE_URL": "postgresql://k:k@127.0.0.1:9/k",
+        "FAILPOINTS": "relay.x=kill",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, check=False
