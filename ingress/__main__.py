@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from ingress.app import create_app
+from ingress.security_headers import hsts
 from ingress.settings import IngressSettings
 from ingress.wire import BoundedProtocol
 from ops.telemetry import configure_logging, logger
@@ -83,6 +84,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_DRAIN_S,
         server_header=False,
+        headers=hsts(settings.hsts_max_age_s),
         ws="none",
     )
     Server(config, app.state.stopping).run(sockets=[listener])

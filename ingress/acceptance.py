@@ -155,6 +155,8 @@ class Acceptance:
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
         ask = self._keys.look if expired else self._keys.claim
         claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(payment_id))
+        if older is not None:
+            fingerprint = commands.fingerprint(command, stored=older.fingerprint)
         answer = decide(
             claim.standing if claim else None, older.fingerprint if older else None, fingerprint, expired=expired
         )

@@ -29,6 +29,7 @@ from ingress.problem import NO_KEY
 from ingress.queries import Payments
 from ingress.relay import Relay
 from ingress.resources import Resources, Whose
+from ingress.security_headers import Cors
 from ingress.settings import IngressSettings
 from ingress.tail import Tail
 from ops import failpoints
@@ -100,6 +101,8 @@ def create_app(settings: IngressSettings) -> FastAPI:
         finals.stop()
 
     app.state.stopping = stopping
+    if settings.origins:
+        app.add_middleware(Cors, origins=settings.origins)
     app.router.lifespan_context = lifespan
     return app
 

@@ -16,24 +16,14 @@ from starlette.requests import ClientDisconnect
 from ingress import problem
 from ingress.gate import Gate
 from ingress.problem import Problem
+from ingress.security_headers import NOTHING, PAGE, SAFE
 from ops.telemetry import logger
+from schemas.card_number import holds_card_number
 
 ANSWERS: Final = Counter("kifiya_ingress_answers", "Answers by route and status code.", ["route", "code"])
 
+PAGES: Final = frozenset({"/docs"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
-_SAFE: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"referrer-policy", b"no-referrer"),
-]
-_NOTHING: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_DOCS: Final = (
-    b"content-security-policy",
-    (
-        b"default-src 'none'; frame-ancestors 'none'; connect-src 'self'; script-src 'self' 'unsafe-inline'; "
-        b"style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-    ),
-)
 _GONE: Final = 499
 """What the client that left would have been answered, in the counts (nginx's number)."""
 
@@ -49,7 +39,7 @@ class _Answer:
 
     def __init__(self, send: Send, request_id: bytes, policy: tuple[bytes, bytes]) -> None:
         self._send = send
-        self._headers = [*_SAFE, policy, (b"x-request-id", request_id)]
+        self._headers = [*SAFE, policy, (b"x-request-id", request_id)]
         self.status = 0
 
     async def __call__(self, message: Any) -> None:
@@ -77,7 +67,7 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         if scope["method"] == "HEAD":  # answered like a GET; the server's own scope says HEAD still: it sends no body
             scope = {**scope, "method": "GET", "kifiya.head": True}
-        answer = _Answer(send, request_id, _DOCS if scope["path"] == "/docs" else _NOTHING)
+        answer = _Answer(send, request_id, PAGE if scope["path"] in PAGES else NOTHING)
         try:
             await self._serve(scope, receive, answer)
         finally:
@@ -109,9 +99,9 @@ class Edge:
 
 
 def _request_id(scope: Scope) -> bytes:
-    """The client's X-Request-Id where it is one short safe word, else a new one."""
+    """The client's X-Request-Id where it is one short safe word and no card number, else a new one."""
     found = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(found) == 1 and _REQUEST_ID.fullmatch(found[0]):
+    if len(found) == 1 and _REQUEST_ID.fullmatch(found[0]) and not holds_card_number(found[0].decode()):
         return bytes(found[0])
     return secrets.token_hex(8).encode()
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingress.security_headers import ORIGIN
 from ops.kafka.clients import KafkaSettings
 from schemas.lanes import Lane, parse_lanes
 
@@ -46,6 +47,10 @@ class IngressSettings(BaseSettings):
     """Streams of one merchant's events; one more is answered 429."""
     event_heartbeat_s: float = Field(15.0, gt=0, le=300)
     """How often a stream without events says that it is alive, and asks whether its key still works."""
+    cors_origins: str = ""
+    """Origins whose pages may use the API from a browser, separated by commas; none where empty."""
+    hsts_max_age_s: int = Field(0, ge=0)
+    """How long browsers shall come over TLS only; 0: nothing is said, as TLS ends before the gateway or nowhere."""
     failpoints: str = ""
     """For tests of crashes: see ops/failpoints.py."""
     access_log: bool = False
@@ -59,6 +64,14 @@ class IngressSettings(BaseSettings):
         if not all(_BOOTSTRAP.fullmatch(host) for host in hosts):
             raise ValueError("must be host:port, or several of them separated by commas")
         return ",".join(hosts)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+        if not all(ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("must be origins such as https://shop.example, separated by commas; not *, no path")
+        return ",".join(origins)
 
     @field_validator("redis_url")
     @classmethod
@@ -74,6 +87,11 @@ class IngressSettings(BaseSettings):
     def kafka(self) -> KafkaSettings:
         """How to reach Kafka."""
         return KafkaSettings(self.kafka_bootstrap, self.kafka_dialect)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins that may read answers."""
+        return frozenset(origin for origin in self.cors_origins.split(",") if origin)
 
     def lane_table(self) -> dict[str, Lane]:
         """The lanes by name. Raises ValueError naming what is wrong."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from schemas import command as commands
 from schemas import money
 from schemas.records import PaymentCommand, PaymentResult
 
@@ -50,6 +51,7 @@ def _view(fields: Mapping[str, Any]) -> dict[str, Any]:
 def accepted(command: PaymentCommand, lane: str) -> dict[str, Any]:
     """A payment that was accepted a moment ago."""
     names = ("payment_id", "merchant_id", "amount_minor", "currency", "payment_method", "customer_id", "description")
+    command = commands.normalised(command)
     return _view(
         {
             **{name: getattr(command, name) for name in names},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, Final
 
 import orjson
@@ -9,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingress import problem
 from ingress.problem import Problem
+from ingress.security_headers import NOTHING, SAFE
 
 HEAD_BYTES: Final = 16 * 1024
 HEAD_FIELDS: Final = 100
@@ -85,11 +87,18 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             found = Problem(400, "invalid-http", "this is not a valid HTTP/1.1 request")
         body = orjson.dumps(problem.document(found))
-        head = (
-            f"HTTP/1.1 {found.status} {problem.document(found)['title']}\r\ncontent-type: {problem.MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        said = [
+            (b"content-type", problem.MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.server_state.default_headers,
+            *SAFE,
+            NOTHING,
+            (b"x-request-id", secrets.token_hex(8).encode()),
+        ]
+        head = f"HTTP/1.1 {found.status} {problem.document(found)['title']}\r\n".encode()
+        head += b"".join(name + b": " + value + b"\r\n" for name, value in said)
+        self.transport.write(head + b"\r\n" + body)
         self.transport.close()
 
     def _in_time(self) -> None:

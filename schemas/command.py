@@ -9,9 +9,10 @@ import datetime as dt
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from schemas import identity, money
+from schemas import identity, money, text
 from schemas.card_number import holds_card_number, key_holds_card_number
 from schemas.records import CommandType, PaymentCommand
 
@@ -29,7 +30,6 @@ _MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 CREATE_FIELDS: Final = frozenset(
@@ -222,15 +222,51 @@ def _check_cancel(command: PaymentCommand) -> PaymentCommand:
     )
 
 
-def fingerprint(command: PaymentCommand) -> str:
-    """The fingerprint of a checked create."""
+def fingerprint(command: PaymentCommand, *, stored: str | None = None) -> str:
+    """The fingerprint of a checked create; its texts count in their normal form.
+
+    ``stored`` is the fingerprint it is held against: payments accepted before texts were normalised have one of their
+    texts as sent. Where that is the one of this create, it is returned, so that their repeats are repeats still.
+    """
+    texts = command.customer_id, command.description, command.metadata
+    found = _fingerprint(command, *_normal(*texts))
+    if stored is None or stored == found or _normal(*texts) == texts:
+        return found
+    as_sent = _fingerprint(command, *texts)
+    return as_sent if as_sent == stored else found
+
+
+def normalised(command: PaymentCommand) -> PaymentCommand:
+    """A checked create with its texts in their normal form."""
+    texts = command.customer_id, command.description, command.metadata
+    normal = _normal(*texts)
+    if normal == texts:
+        return command
+    customer_id, description, metadata = normal
+    return replace(command, customer_id=customer_id, description=description, metadata=metadata)
+
+
+_Texts = tuple[str | None, str | None, dict[str, str]]
+
+
+def _normal(customer_id: str | None, description: str | None, metadata: dict[str, str]) -> _Texts:
+    return (
+        customer_id and text.normal(customer_id),
+        description and text.normal(description),
+        {key: text.normal(value) for key, value in metadata.items()},
+    )
+
+
+def _fingerprint(
+    command: PaymentCommand, customer_id: str | None, description: str | None, metadata: dict[str, str]
+) -> str:
     return identity.fingerprint(
         amount_minor=command.amount_minor or 0,
         currency=command.currency or "",
         payment_method=command.payment_method or "",
-        customer_id=command.customer_id,
-        description=command.description,
-        metadata=command.metadata,
+        customer_id=customer_id,
+        description=description,
+        metadata=metadata,
         lane=command.lane,
         expires_at_ms=command.expires_at_ms,
     )
@@ -248,8 +284,10 @@ def _text(field: str, value: Any, longest: int) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= longest:
         raise InvalidCommand(field, f"must be a string of 1 to {longest} characters")
-    if _UNSAFE.search(value):
-        raise InvalidCommand(field, "must not hold control or text-direction characters")
+    if text.unsafe(value):
+        raise InvalidCommand(field, "must not hold control, text-direction or invisible characters")
+    if len(text.normal(value)) > longest:
+        raise InvalidCommand(field, f"must be a string of 1 to {longest} characters in Unicode's form NFC")
     return _no_card(field, value)
 
 

@@ -97,7 +97,7 @@ class Router:
         plan.decisions.append("rehomed")
 
     def _create(self, record: Record, asked: PaymentCommand, seen: Seen | None, plan: Plan, now_ms: int) -> None:
-        fingerprint = command.fingerprint(asked)
+        fingerprint = command.fingerprint(asked, stored=seen.fingerprint if seen else None)
         verdict = dedup.decide(seen, partition=record.partition, offset=record.offset, fingerprint=fingerprint)
         if verdict is not Verdict.CONFLICT:  # that is a dead letter, which counts itself
             plan.decisions.append(verdict.value)
@@ -164,6 +164,7 @@ class Router:
 
 def _task(asked: PaymentCommand, seen: Seen, *, kind: TaskKind = TaskKind.CREATE) -> PaymentTask:
     """The payment's task; what identifies and prices it comes from memory, the rest from the command."""
+    asked = command.normalised(asked)
     return PaymentTask(
         kind=kind,
         payment_id=asked.payment_id or "",

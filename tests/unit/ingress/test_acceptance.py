@@ -14,6 +14,7 @@ from ingress.idempotency import Standing
 from ingress.presence import Away
 from ops.kafka.clients import PublishError
 from schemas import command as commands
+from schemas import identity
 from schemas.records import PaymentCommand
 from tests.unit.ingress.fakes import BODY, ID, KEY, LANES, World, row
 
@@ -168,6 +169,25 @@ async def test_a_key_that_redis_forgot_is_remembered_again_from_the_store() -> N
     assert taken.answer is Answer.REPEATED
     assert orjson.loads(taken.document)["status"] == "COMPLETED"
     assert world.kafka.records == []
+
+
+async def test_the_same_words_typed_another_way_are_a_repeat_told_in_one_form() -> None:
+    world = World()
+    assert (await world.acceptance().accept(create(description="Cafe\u0301"))).answer is Answer.ACCEPTED
+    taken = await world.acceptance().accept(create(description="Caf\u00e9"))
+    assert taken.answer is Answer.REPEATED
+    assert orjson.loads(taken.document)["description"] == "Caf\u00e9"
+
+
+async def test_a_payment_stored_before_texts_were_normalised_is_still_known() -> None:
+    world = World()
+    as_sent = identity.fingerprint(
+        amount_minor=1250, currency="USD", payment_method="pm_approve", customer_id=None, description="Cafe\u0301",
+        metadata={}, lane=None, expires_at_ms=None,
+    )  # fmt: skip
+    world.payments.rows[ID] = row(fingerprint=as_sent, description="Cafe\u0301")
+    assert (await world.acceptance().accept(create(description="Cafe\u0301"))).answer is Answer.REPEATED
+    assert (await world.acceptance().accept(create(description="Cafes"))).answer is Answer.CONFLICT
 
 
 async def test_an_expired_create_is_refused_and_its_key_stays_free() -> None:

@@ -50,6 +50,7 @@ async def test_the_docs_need_nothing_from_elsewhere() -> None:
     [
         (["abc-1.2:3/4+5=6_7"], True), (["x" * 64], True), (["x" * 65], False), ([""], False), (["a b"], False),
         ([b"\xc3\xa9"], False), (["a", "a"], False), (["<script>"], False), (["a\tb"], False),
+        (["4111111111111111"], False), (["order-4111-1111-1111-1111"], False),
     ],
 )  # fmt: skip
 async def test_a_request_id_is_kept_only_where_it_is_one_safe_word(sent: list[Any], kept: bool) -> None:

@@ -45,7 +45,8 @@ def test_the_defaults_keep_a_create_below_two_seconds() -> None:
         ("DATABASE_URL", "mysql://u:secret@x"), ("DATABASE_URL", "postgresql://u:secret@x:99999999/db"),
         ("INGRESS_PORT", "65536"), ("INGRESS_PORT", "-1"), ("INGRESS_PORT", "x"), ("PUBLISH_TIMEOUT_S", "0"),
         ("PUBLISH_TIMEOUT_S", "nan"), ("IN_FLIGHT_MAX", "0"), ("REMEMBER_S", "1"), ("LOG_LEVEL", "loud"),
-        ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
+        ("CORS_ORIGINS", "*"), ("CORS_ORIGINS", "https://shop.example/"), ("CORS_ORIGINS", "https://a.example;b.example"),
+        ("HSTS_MAX_AGE_S", "-1"), ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
     ],
 )  # fmt: skip
 def test_a_bad_one_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -64,3 +65,10 @@ def test_what_must_be_set_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -
         read()
     with pytest.raises(SystemExit, match=name):
         entry.main(signals=())
+
+
+def test_origins_are_none_by_default_and_several_where_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read().origins == frozenset()
+    monkeypatch.setenv("CORS_ORIGINS", " https://shop.example , http://localhost:3000,")
+    assert read().origins == {"https://shop.example", "http://localhost:3000"}
+    assert any("Cors" in str(each) for each in create_app(read()).user_middleware)

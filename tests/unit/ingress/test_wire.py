@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from ingress import requests, wire
+from ingress.security_headers import hsts
 from tests.unit.ingress.fakes import BODY, ID, KEY, World
 
 RAW = json.dumps(BODY).encode()
@@ -65,10 +66,12 @@ class Client:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1
-    )
+        world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1,
+        headers=hsts(60),
+    )  # fmt: skip
     config.load()
     state = ServerState()
+    state.default_headers = config.encoded_headers
     server = await asyncio.get_running_loop().create_server(
         lambda: wire.BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
     )
@@ -127,6 +130,22 @@ async def test_what_is_not_http_is_a_400_and_the_end_of_the_connection(raw: byte
         assert (status, code(body), headers["connection"]) == (400, "invalid-http", "close")
         assert headers["content-type"] == "application/problem+json"
         assert await found.closed() == b""
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"), [(b"GET\r\n\r\n", 400), (ALIVE + b"x: " + b"y" * 17_000 + b"\r\n\r\n", 431)]
+)
+async def test_an_answer_from_below_the_app_is_as_safe_as_any_other(raw: bytes, status: int) -> None:
+    async with client() as found:
+        found.writer.write(ALIVE + b"\r\n")
+        _, expected, _ = await found.answer()
+        found.writer.write(raw)
+        found_status, headers, _ = await found.answer()
+        assert found_status == status
+        for name in ("x-content-type-options", "cache-control", "referrer-policy", "content-security-policy",
+                     "strict-transport-security"):  # fmt: skip
+            assert headers[name] == expected[name]
+        assert len(headers["x-request-id"]) == 16
 
 
 async def test_a_chunk_that_is_no_chunk_ends_the_connection_and_publishes_nothing() -> None:

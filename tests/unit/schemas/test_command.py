@@ -70,7 +70,7 @@ def test_a_creates_own_payment_id_is_never_believed() -> None:
 
 
 TOKEN = "must be a token of 1 to 128"
-UNSAFE = "must not hold control or text-direction"
+UNSAFE = "must not hold control, text-direction or invisible"
 CASES: list[tuple[str, Any, str, str]] = [
     # field, value, code, part of the sentence
     ("merchant_id", ..., "missing-field", "is required"),
@@ -135,6 +135,11 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("description", "a\u2029b", "invalid-field", UNSAFE),
     ("description", "a\ud800b", "invalid-field", UNSAFE),
     ("description", "a\udfffb", "invalid-field", UNSAFE),
+    ("description", "a\u200bb", "invalid-field", UNSAFE),
+    ("description", "a\U000e0041b", "invalid-field", UNSAFE),
+    ("description", "\ufb2c" * 200, "invalid-field", "NFC"),
+    ("customer_id", "cust\ufeff", "invalid-field", UNSAFE),
+    ("metadata.order", {"order": "1\u200d2"}, "invalid-field", UNSAFE),
     ("metadata", [], "invalid-field", "object of strings"),
     ("metadata", "a=b", "invalid-field", "object of strings"),
     ("metadata", {f"k{number}": "v" for number in range(21)}, "invalid-field", "at most 20"),
@@ -390,3 +395,34 @@ def test_the_worst_command_is_judged_within_milliseconds(text: str) -> None:
     with contextlib.suppress(InvalidCommand):
         create(**worst)
     assert time.process_time() - start < 0.5
+
+
+CAFE, CAFE_AS_TYPED_ON_A_MAC = "Caf\u00e9", "Cafe\u0301"
+
+
+@pytest.mark.parametrize("field", ["customer_id", "description", "metadata"])
+def test_the_same_words_are_the_same_payment_however_they_were_typed(field: str) -> None:
+    one, other = (
+        create(**{field: {"place": word} if field == "metadata" else word}) for word in (CAFE, CAFE_AS_TYPED_ON_A_MAC)
+    )
+    assert one != other
+    assert command.fingerprint(one) == command.fingerprint(other)
+    assert command.normalised(other) == one
+
+
+def test_a_payment_from_before_texts_were_normalised_is_known_by_its_text_as_sent() -> None:
+    sent = create(description=CAFE_AS_TYPED_ON_A_MAC)
+    values = {name: getattr(sent, name) for name in ("currency", "payment_method", "customer_id", "description",
+                                                     "metadata", "lane", "expires_at_ms")}  # fmt: skip
+    before = identity.fingerprint(amount_minor=sent.amount_minor or 0, **values)
+    assert before != command.fingerprint(sent)
+    assert command.fingerprint(sent, stored=before) == before
+    assert command.fingerprint(sent, stored="0" * 64) == command.fingerprint(sent)
+    assert command.fingerprint(create(description=CAFE), stored=before) != before
+    assert command.fingerprint(create(description="other"), stored=before) != before
+
+
+def test_fingerprints_of_plain_text_are_what_they_always_were() -> None:
+    assert command.fingerprint(create(description="Order 1001", metadata={"order": "1001"})) == (
+        "8490e915d87117713c07abce1cfeae0c3d10b348393d441508e523fdba6352bb"
+    )

@@ -103,6 +103,27 @@ def test_another_payment_under_the_same_key_is_a_dead_letter_and_never_forwarded
     assert (plan.letters, plan.decisions) == (["idempotency-conflict"], ["dead-letter"])
 
 
+def test_the_same_words_typed_another_way_are_a_duplicate_and_travel_in_one_form() -> None:
+    first, again = create(7, description="Cafe\u0301"), create(8, description="Caf\u00e9")
+    plan = planned(first, again)
+    assert plan.decisions == ["new", "duplicate"]
+    assert plan.messages[0].value is not None
+    assert codec.decode(plan.messages[0].value, PaymentTask).description == "Caf\u00e9"
+
+
+def test_what_was_seen_before_texts_were_normalised_is_still_seen() -> None:
+    typed: dict[str, Any] = {"description": "Cafe\u0301"}
+    seen = dedup.decode(planned(create(7, **typed)).remember[KEY])
+    as_sent = identity.fingerprint(
+        amount_minor=1250, currency="USD", payment_method="pm_approve", customer_id=None, metadata={}, lane=None,
+        expires_at_ms=None, **typed,
+    )  # fmt: skip
+    old = {KEY: dedup.encode(replace(seen, fingerprint=as_sent))}
+    assert planned(create(7, **typed), memory=old).decisions == ["replay"]
+    assert planned(create(8, **typed), memory=old).decisions == ["duplicate"]
+    assert planned(create(8, description="Cafes"), memory=old).letters == ["idempotency-conflict"]
+
+
 def test_later_records_of_a_batch_see_what_earlier_ones_leave() -> None:
     plan = planned(create(7), create(8), create(9, amount="1.00"), cancel(10))
     assert plan.decisions == ["new", "duplicate", "dead-letter", "cancel"]
