@@ -2,6 +2,7 @@
 
 Rules (measured): streams run with ``noack`` and ack each event after its handoff, in offset order; what a table has is
 durable in its changelog before it stands in the local store; nothing pauses a partition; no exception leaves an agent.
+What the streams are given, and what is committed: ``ops.kafka.consumer``.
 """
 
 from __future__ import annotations
@@ -11,21 +12,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import faust
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.group_coordinator import HeartbeatRequest, SyncGroupRequest
-from aiokafka.errors import RebalanceInProgressError
-from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
 from mode.utils.queues import FlowControlEvent
 
-from ops.kafka.clients import KafkaSettings, end_offsets
+from ops.kafka.clients import KafkaSettings
+from ops.kafka.consumer import Flow, Transport
 from ops.kafka.lease import Lease
 from ops.kafka.progress import Progress, watch
 from ops.telemetry import logger
@@ -34,142 +31,6 @@ STOP_S: Final = 10.0
 """How long a clean end may take; then the process ends without it, which is as safe."""
 LOOK_S: Final = 0.02
 WRITES_S: Final = 5.0
-TANSU_WAIT_MS: Final = 50
-"""Tansu answers a fetch when its wait is over, whatever has come in meanwhile."""
-_STILL_A_MEMBER: Final = frozenset({0, RebalanceInProgressError.errno})
-
-
-class _Thread(driver.AIOKafkaConsumerThread):
-    """Reads committed records only, asks for the true ends of the changelogs, and keeps the lease."""
-
-    app: App
-
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"  # noqa: SLF001 - Faust offers it with transactions only
-        if self.app.conf.kifiya_kafka.dialect == "tansu":
-            consumer._fetch_max_wait_ms = TANSU_WAIT_MS  # noqa: SLF001 - Faust's 1500 ms are fixed
-        return consumer
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else tells when a heartbeat was answered
-        send, lease = coordinator._send_req, self.app.lease  # noqa: SLF001
-
-        async def send_and_note(request: Any) -> Any:
-            asked_at = lease.clock()
-            response = await send(request)
-            if isinstance(request, HeartbeatRequest | SyncGroupRequest) and response.error_code in _STILL_A_MEMBER:
-                lease.renewed(asked_at)
-            return response
-
-        coordinator._send_req = send_and_note  # noqa: SLF001
-
-    async def seek_to_committed_or_beginning(self, partitions: set[TP]) -> dict[TP, int | None]:
-        """Seek; the committed offsets, None where nothing was committed."""
-        found: dict[TP, int | None] = await self.call_thread(self._seek_back, partitions)
-        return found
-
-    async def _seek_back(self, partitions: set[TP]) -> dict[TP, int | None]:
-        consumer = self._ensure_consumer()
-        committed: dict[TP, int | None] = {}
-        for tp in partitions:
-            there = TopicPartition(tp.topic, tp.partition)
-            committed[tp] = found = (await consumer.committed(there)) or None
-            if found is not None:
-                consumer.seek(there, found)
-        fresh = [TopicPartition(tp.topic, tp.partition) for tp, found in committed.items() if found is None]
-        if fresh:
-            await consumer.seek_to_beginning(*fresh)
-        return committed
-
-    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
-        wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        ends = await end_offsets(self.app.conf.kifiya_kafka, wanted)
-        return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
-
-
-class _Flow(FlowControlEvent):
-    """Lets records flow again without throwing away what is in the queues.
-
-    Faust empties them when it resumes after a recovery; records that came in just before were fetched after the seek to
-    the committed offsets, so nobody would read them again. What is stale was cleared when the flow was suspended.
-    """
-
-    def resume(self) -> None:
-        self._suspend.clear()
-        self._resume.set()
-
-
-class _Consumer(driver.Consumer):
-    """Commits what we have handed off, and nothing that Faust thinks is done.
-
-    Faust acks a record when an agent's loop leaves it, whatever the reason: an exception, a cancellation, the end
-    of a batch's generator. All these are ignored. Its own bookkeeping wants consecutive offsets and freezes at a
-    transaction's markers; ours needs none: a partition's records are handed off in their order, one batch at a time.
-    """
-
-    app: App
-
-    _thread: _Thread
-
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-    def ack(self, message: Any) -> bool:
-        del message
-        return False
-
-    def handed_off(self, message: Any) -> None:
-        """All that follows from this record, and from those before it in its partition, is durable."""
-        message.acked = False
-        super().ack(message)
-
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        await self.app.writes_done()
-        await super().on_partitions_revoked(revoked)
-
-    def standing(self, names: frozenset[str]) -> tuple[dict[str, int], dict[str, float], int]:
-        """Of these topics' assigned partitions: records left, seconds of the oldest in hand, committed offsets."""
-        left: dict[str, int] = {}
-        age_s: dict[str, float] = {}
-        done, now = 0, time.time()
-        for tp in self.assignment():
-            if tp.topic not in names:
-                continue
-            committed = self._committed_offset.get(tp) or 0
-            done += committed
-            left[tp.topic] = left.get(tp.topic, 0) + max(0, (self.highwater(tp) or 0) - committed)
-        for message in list(self._unacked_messages):
-            if message.timestamp and message.topic in names:
-                age_s[message.topic] = max(age_s.get(message.topic, 0.0), now - message.timestamp)
-        return left, age_s, done
-
-    async def perform_seek(self) -> None:
-        """Read on at the committed offsets; at the beginning where there is none, which Faust leaves wherever it was.
-
-        Changelogs stay where the recovery has read to.
-        """
-        wanted = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
-        committed = await self._thread.seek_to_committed_or_beginning(wanted)
-        self._committed_offset.update(committed)
-        self._read_offset.update(committed)
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Gaps need no entry here."""
-
-    def _new_offset(self, tp: TP) -> int | None:
-        acked: list[int] = self._acked[tp]
-        if not acked:
-            return None
-        last = max(acked)
-        acked.clear()
-        self._acked_index[tp].clear()
-        return last + 1
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
 
 
 class App(faust.App):
@@ -184,12 +45,12 @@ class App(faust.App):
     _writes = 0
 
     def _new_transport(self) -> Any:
-        return _Transport(self.conf.broker_consumer, self)
+        return Transport(self.conf.broker_consumer, self)
 
     @cached_property
     def flow_control(self) -> FlowControlEvent:
         """Flow into the streams' queues."""
-        return _Flow(loop=self.loop)
+        return Flow(loop=self.loop)
 
     @property
     def missing(self) -> list[str]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from ops.kafka import faust_app
+from ops.kafka import consumer
 from streams.__main__ import main
 
-_seek = faust_app._Consumer.perform_seek
+_seek = consumer.Consumer.perform_seek
 
 
-async def _slowly(self: faust_app._Consumer) -> None:
+async def _slowly(self: consumer.Consumer) -> None:
     await _seek(self)
     await asyncio.sleep(1.0)
 
 
-faust_app._Consumer.perform_seek = _slowly  # type: ignore[method-assign]
+consumer.Consumer.perform_seek = _slowly  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()
