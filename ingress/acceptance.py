@@ -20,6 +20,7 @@ import orjson
 from ingress import views
 from ingress.idempotency import Claim, Standing
 from ingress.presence import Away
+from ops import trace
 from ops.failpoints import Failpoint
 from ops.kafka.clients import Message
 from schemas import codec, topics
@@ -179,6 +180,7 @@ class Acceptance:
         ``began`` is when the request came (monotonic, seconds).
         """
         message = Message(topics.COMMANDS, (command.payment_id or "").encode(), codec.encode(command))
+        message = trace.marked(message, trace.CURRENT.get())
         deliver = self._deliver.create if command.type is CommandType.CREATE else self._deliver.follow
         await deliver(message, max(_LEAST_S, began + self._publish_timeout_s - time.monotonic()))
 

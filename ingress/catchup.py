@@ -19,6 +19,7 @@ from ingress import cursor
 from ingress.presence import Away
 from ingress.recent import Item, Place, Recent
 from ingress.tail import consumer, merchant_of
+from ops import trace
 from ops.kafka.clients import KafkaSettings, end_offsets
 from schemas import topics
 
@@ -130,7 +131,8 @@ async def _slice(reader: AIOKafkaConsumer, place: Place, recent: Recent, limit: 
                 offsets[record.partition] = record.offset + 1
                 # Bytes that hold the merchant's name nowhere need no decoding: that is a hundred times as fast.
                 if mine in (record.value or b"") and merchant_of(record.value) == place.merchant_id:
-                    items.append(Item(record.partition, record.offset, record.value, cursor.encode(offsets)))
+                    here, context = cursor.encode(offsets), trace.of(record.headers)
+                    items.append(Item(record.partition, record.offset, record.value, here, context))
             if len(items) >= limit:
                 break
             offsets[part.partition] = max(offsets[part.partition], await reader.position(part))

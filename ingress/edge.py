@@ -17,6 +17,7 @@ from ingress import problem
 from ingress.gate import Gate
 from ingress.problem import Problem
 from ingress.security_headers import NOTHING, PAGE, SAFE
+from ops import trace
 from ops.telemetry import logger
 from schemas.card_number import holds_card_number
 
@@ -64,7 +65,9 @@ class Edge:
             return
         began = time.perf_counter()
         request_id = _request_id(scope)
-        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        context = trace.of(scope["headers"])
+        trace.CURRENT.set(context)
+        structlog.contextvars.bind_contextvars(request_id=request_id.decode(), traceparent=context)
         if scope["method"] == "HEAD":  # answered like a GET; the server's own scope says HEAD still: it sends no body
             scope = {**scope, "method": "GET", "kifiya.head": True}
         answer = _Answer(send, request_id, PAGE if scope["path"] in PAGES else NOTHING)

@@ -13,7 +13,7 @@ EVENT: Final[dict[str, Any]] = {
     "idempotency_key": "order-1001", "version": 1, "attempt": 0, "call": None, "outcome": None, "reason": None,
     "detail": None, "provider_charge_id": None, "replay_id": None, "lane": "simulator", "amount": "12.50",
     "currency": "USD", "at": "2026-01-31T12:00:00.000Z", "sent_at_us": None, "topic": "payments.events",
-    "partition": 2, "offset": 40,
+    "partition": 2, "offset": 40, "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }  # fmt: skip
 
 _TEXT: Final = {"type": "string"}
@@ -26,7 +26,9 @@ _EVENT: Final[dict[str, Any]] = {
     "required": list(EVENT),
     "properties": {
         **dict.fromkeys(("payment_id", "merchant_id", "idempotency_key", "lane", "amount", "currency", "topic"), _TEXT),
-        **dict.fromkeys(("call", "outcome", "reason", "detail", "provider_charge_id", "replay_id"), _MAYBE),
+        **dict.fromkeys(
+            ("call", "outcome", "reason", "detail", "provider_charge_id", "replay_id", "traceparent"), _MAYBE
+        ),
         **dict.fromkeys(("version", "attempt", "partition", "offset"), _WHOLE),
         "cursor": {"type": "string", "description": "Goes on after this event: `after`, or Last-Event-ID."},
         "type": {"type": "string", "enum": _TYPES},

@@ -59,6 +59,7 @@ def view(item: Item) -> dict[str, Any]:
         "topic": topics.EVENTS,
         "partition": item.partition,
         "offset": item.offset,
+        "traceparent": item.traceparent,
     }
     return {
         "cursor": item.cursor,

@@ -38,7 +38,7 @@ _COLUMNS: Final = """p.merchant_id, p.state, p.amount_minor, p.currency, p.payme
        p.metadata, p.lane, p.expires_at, p.attempt, p.reason, p.provider_charge_id, p.updated_at, p.version"""
 _EVENTS: Final = """
 SELECT version, type, state, attempt, call, outcome, reason, detail, provider_charge_id, replay_id, lane, at,
-       sent_at_us, topic, partition, "offset"
+       sent_at_us, topic, partition, "offset", traceparent
 FROM payment_events
 WHERE payment_id = $1 AND version > $2 AND EXISTS (SELECT FROM payments WHERE payment_id = $1 AND merchant_id = $4)
 ORDER BY version LIMIT $3"""

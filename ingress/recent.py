@@ -25,6 +25,7 @@ class Entry:
     offset: int
     merchant_id: str
     value: bytes
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Item:
     offset: int
     value: bytes
     cursor: str
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,10 +76,10 @@ class Recent:
         self._of: dict[str, deque[Entry]] = {}
         self._followed: dict[str, _Followed] = {}
 
-    def add(self, partition: int, offset: int, merchant_id: str, value: bytes) -> None:
+    def add(self, partition: int, offset: int, merchant_id: str, value: bytes, traceparent: str | None = None) -> None:
         """The next record of a partition has come."""
         self._number += 1
-        entry = Entry(self._number, partition, offset, merchant_id, value)
+        entry = Entry(self._number, partition, offset, merchant_id, value, traceparent)
         self._entries.append(entry)
         self._bytes += len(value)
         self._of.setdefault(merchant_id, deque()).append(entry)
@@ -147,7 +149,7 @@ class Recent:
         items: list[Item] = []
         for entry in owed[:limit]:
             place.offsets[entry.partition] = entry.offset + 1
-            items.append(Item(entry.partition, entry.offset, entry.value, place.cursor))
+            items.append(Item(entry.partition, entry.offset, entry.value, place.cursor, entry.traceparent))
         if len(owed) > limit:
             place.seen = (self, owed[limit].number - 1)
         else:

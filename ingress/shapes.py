@@ -43,6 +43,7 @@ class Event(BaseModel):
     topic: str
     partition: int
     offset: int
+    traceparent: str | None = Field(description="W3C trace context of the request that led to it, where it named one.")
 
 
 class Events(BaseModel):
@@ -59,6 +60,7 @@ class Events(BaseModel):
                             "outcome": None, "reason": None, "detail": None, "provider_charge_id": None,
                             "replay_id": None, "lane": "simulator", "at": "2026-01-31T12:00:00.000Z",
                             "sent_at_us": None, "topic": "payments.events", "partition": 3, "offset": 41,
+                            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
                         }
                     ],
                 }

@@ -12,6 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from ingress.presence import Away
 from ingress.recent import Recent
+from ops import trace
 from ops.kafka.clients import KafkaSettings, end_offsets
 from ops.kafka.reading import partition_counts
 from ops.telemetry import logger
@@ -129,7 +130,8 @@ class Tail:
                         if merchant_id is None:
                             recent.advance(part.partition, record.offset + 1)
                         else:
-                            recent.add(part.partition, record.offset, merchant_id, record.value)
+                            context = trace.of(record.headers)
+                            recent.add(part.partition, record.offset, merchant_id, record.value, context)
                     recent.advance(part.partition, await reader.position(part))
                 await asyncio.sleep(0)
         finally:

@@ -111,6 +111,7 @@ def event(row: Mapping[str, Any]) -> dict[str, Any]:
         "topic": row["topic"],
         "partition": row["partition"],
         "offset": row["offset"],
+        "traceparent": row["traceparent"],
     }
 
 

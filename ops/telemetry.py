@@ -20,7 +20,7 @@ ALLOWED: Final = frozenset(
         "event", "level", "timestamp", "role", "pid", "action", "payment_id", "lane", "topic", "partition", "offset",
         "attempt", "version", "state", "outcome", "reason", "error", "count", "wait_s", "port", "host", "url", "name",
         "tier", "due_in_s", "rc", "signal", "path", "status", "request_id", "duration_ms", "hint", "merchant_id", "exc",
-        "logger", "stack",
+        "logger", "stack", "traceparent",
     }
 )  # fmt: skip
 MAX_FIELD: Final = 300
@@ -33,7 +33,9 @@ _QUIET = (
 def _mask(_: Any, __: str, event: Any) -> Any:
     """Keep listed fields only, capped: control characters are escaped by the JSON encoder."""
     return {
-        key: value[:MAX_FIELD] if isinstance(value, str) else value for key, value in event.items() if key in ALLOWED
+        key: value[:MAX_FIELD] if isinstance(value, str) else value
+        for key, value in event.items()
+        if key in ALLOWED and (value is not None or key != "traceparent")
     }
 
 

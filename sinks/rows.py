@@ -42,6 +42,7 @@ class Record:
     offset: int
     timestamp_ms: int
     value: bytes
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,7 @@ def _event(payment_id: uuid.UUID, event: PaymentEvent, record: Record) -> tuple[
         record.topic,
         record.partition,
         record.offset,
+        record.traceparent,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ops import trace
 from ops.failpoints import Failpoint
 from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
@@ -142,4 +143,5 @@ def _record(message: Any) -> Record:
         message.offset,
         round(message.timestamp * 1000) if message.timestamp else 0,
         message.value or b"",
+        trace.of(message.headers),
     )

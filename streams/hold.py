@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ops import trace
 from ops.kafka.message import Message
 from schemas import codec, topics
 from schemas.records import PaymentTask
@@ -122,4 +123,5 @@ def give_up(record: Received, reason: str, detail: str, now_ms: int, task: Payme
         attempts=max(0, task.attempt - 1) if task else 0,
         at_ms=now_ms,
     )
-    return Step(record, dead_letter.message(letter, key=task.payment_id.encode() if task else None), task, reason)
+    message = dead_letter.message(letter, key=task.payment_id.encode() if task else None)
+    return Step(record, trace.marked(message, trace.of(record.headers)), task, reason)

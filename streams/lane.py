@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter
 
+from ops import trace
 from ops.failpoints import Failpoint
 from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, partition_for
@@ -65,7 +66,7 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
                 key_lifetime_ms=None if lifetime_s is None else int(lifetime_s * 1000),
             ),
             ledger=ledger,
-            outbox=Outbox(lane, publisher.publish, wall_ms),
+            outbox=Outbox(lane, trace.carrying(publisher.publish), wall_ms),
             limiter=limiter,
             provider=provider,
             breaker=Breaker(time.monotonic),
@@ -129,6 +130,7 @@ async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher
     """Handle one record; a record that cannot be handled becomes a dead letter. Raises PublishError to crash."""
     value: bytes = message.value or b""
     origin = Origin(message.topic, message.partition, message.offset, value)
+    trace.CURRENT.set(trace.of(message.headers))
     payment_id = merchant_id = None
     reason, detail = "undecodable", ""
     try:
@@ -165,5 +167,5 @@ async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher
         at_ms=wall_ms(),
     )
     messages: list[Message] = [dead_letter.message(letter)]
-    await publisher.publish(messages)
+    await trace.carrying(publisher.publish)(messages)
     await AFTER_POISON.reach()

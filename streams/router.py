@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ops import trace
 from ops.kafka.clients import Message, partition_for
 from schemas import codec, command, topics
 from schemas.command import InvalidCommand
@@ -39,8 +40,9 @@ class Plan:
     letters: list[str] = field(default_factory=list)
 
     def add(self, record: Record, *messages: Message) -> None:
-        """Publish these because of that record."""
-        self.messages += messages
+        """Publish these because of that record, as a part of its trace."""
+        context = trace.of(record.headers)
+        self.messages += [trace.marked(message, context) for message in messages] if context else messages
         self.sources += [record] * len(messages)
 
 

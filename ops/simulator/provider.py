@@ -23,6 +23,7 @@ class Observed:
     reference: str | None = None
     amount_minor: int | None = None
     status: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)

@@ -84,6 +84,7 @@ class Simulator:
             return web.json_response(self._provider.dump())
         key = request.headers.get("Idempotency-Key")
         seen = Observed(arrived_ns, request.method, request.path, key, "")
+        seen.traceparent = request.headers.get("traceparent")
         self._provider.observe(seen)
         try:
             response = await self._charges(request, seen)

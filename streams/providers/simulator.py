@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import httpx2
 
+from ops import trace
 from schemas.lanes import Lane
 from schemas.records import PaymentTask
 from streams.errors import PermitExpired
@@ -70,7 +71,7 @@ class SimulatorProvider:
         request = self._client.build_request(
             "POST",
             "/v1/charges",
-            headers={"Idempotency-Key": idempotency_key},
+            headers={"Idempotency-Key": idempotency_key, **trace.outgoing()},
             json={
                 "reference": task.payment_id,
                 "amount_minor": task.amount_minor,
@@ -83,7 +84,7 @@ class SimulatorProvider:
 
     async def status(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """GET /v1/charges/{key}; see the port."""
-        request = self._client.build_request("GET", f"/v1/charges/{idempotency_key}")
+        request = self._client.build_request("GET", f"/v1/charges/{idempotency_key}", headers=trace.outgoing())
         return await self._send(request, task, before_write, asked=True)
 
     async def _send(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 
 import pytest
 from confluent_kafka import Producer
 
+from ops.kafka.clients import KafkaSettings
+from ops.kafka.reading import present
 from schemas import identity
 from tests.e2e.gateway import Gateway, until
 
@@ -57,6 +60,36 @@ async def test_records_with_foreign_keys_and_partitioners_are_moved_home_and_ded
     states = await gateway.wait_final(ids)
     assert set(states.values()) == {"COMPLETED"}
     assert await gateway.charges(ids) == dict.fromkeys(ids, 1)
+
+
+async def test_a_trace_goes_from_the_request_to_the_provider_and_back_in_every_event(gateway: Gateway) -> None:
+    """One payment over HTTP and one over Kafka, each called more than once, so that retries carry it too."""
+    contexts = [f"00-{uuid.uuid4().hex}-00f067aa0ba902b7-01" for _ in range(2)]
+    over_http = await gateway.http.post(
+        f"{gateway.ingress}/v1/payments",
+        json=gateway.body(payment_method="pm_503_twice"),
+        headers={"Idempotency-Key": uuid.uuid4().hex, "traceparent": contexts[0]},
+    )
+    key = uuid.uuid4().hex
+    command = {"type": "create", "idempotency_key": key, **gateway.body(payment_method="pm_timeout_charged")}
+    async with gateway.producer() as producer:
+        headers = [("traceparent", contexts[1].encode())]
+        await producer.send_and_wait("payments.commands", json.dumps(command).encode(), headers=headers)
+    ids = [over_http.json()["payment_id"], identity.payment_id(gateway.merchant_id, key)]
+    await gateway.wait_final(ids)
+    requests = (await gateway.observed())["requests"]
+    for payment_id, context in zip(ids, contexts, strict=True):
+        called = [seen["traceparent"] for seen in requests if payment_id in (seen["key"] or seen["path"])]
+        assert len(called) > 1
+        assert set(called) == {context}
+        told = await gateway.db.fetch("SELECT traceparent FROM payment_events WHERE payment_id = $1::uuid", payment_id)
+        assert len(told) > 4
+        assert {row["traceparent"] for row in told} == {context}
+    marked = {}
+    dialect = "apache" if os.environ.get("TEST_STACK") == "apache" else "tansu"
+    async for record in present(KafkaSettings(gateway.kafka, dialect), "payments.results"):
+        marked[record.key.decode()] = dict(record.headers).get("traceparent")
+    assert [marked[payment_id] for payment_id in ids] == [context.encode() for context in contexts]
 
 
 async def test_a_cancelled_payment_is_never_charged(gateway: Gateway) -> None:

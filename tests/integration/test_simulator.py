@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from ops import trace
 from ops.simulator.provider import Provider
 from ops.simulator.server import Simulator
 from ops.simulator.tokens import TOKENS
@@ -113,6 +114,17 @@ async def test_each_token_leads_to_its_outcomes_and_asks_once_a_call(
 
 def test_every_token_of_the_sandbox_is_tried_above() -> None:
     assert {token for token, _, _ in CASES} - {"pm_whatever"} == set(TOKENS)
+
+
+async def test_a_call_belongs_to_its_payments_trace() -> None:
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with served() as simulated, client_of(simulated.url) as client:
+        for current in (None, context):
+            trace.CURRENT.set(current)
+            await client.charge(payment())
+            await client.status(payment())
+        trace.CURRENT.set(None)
+        assert [seen.traceparent for seen in simulated.provider.log] == [None, None, context, context]
 
 
 async def test_an_answer_without_end_costs_no_memory() -> None:

@@ -111,6 +111,7 @@ class MemoryKafka:
     error: Exception | None = None
     gate: asyncio.Event | None = None
     records: list[PaymentCommand] = field(default_factory=list)
+    headers: list[dict[str, bytes]] = field(default_factory=list)
 
     async def publish(self, message: Message, timeout_s: float) -> None:
         assert message.value is not None
@@ -120,6 +121,7 @@ class MemoryKafka:
         if self.error is not None:
             raise self.error
         self.records.append(codec.decode(message.value, PaymentCommand))
+        self.headers.append(dict(message.headers))
 
     async def ping(self) -> None:
         if self.error is not None:

@@ -92,6 +92,30 @@ async def test_head_is_answered_like_get() -> None:
             assert int(answer.headers["content-length"]) > 0
 
 
+async def test_a_requests_trace_goes_with_its_commands_and_its_log_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    world = World()
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"traceparent": context, "tracestate": "vendor=4111111111111111"}
+    line = json.dumps({**BODY, "idempotency_key": "order-2"})
+    kept = list(logging.getLogger().handlers), logging.getLogger().level
+    configure_logging("ingress")
+    try:
+        transport = httpx2.ASGITransport(world.app(access_log=True))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
+            assert (await post(client)).status_code == 201
+            kind = {"Content-Type": "application/x-ndjson"}
+            assert (await client.post("/v1/payments/batch", content=line, headers=kind)).status_code == 200
+            assert (await client.post(f"/v1/payments/{ID}/cancel")).status_code == 202
+            del client.headers["traceparent"]
+            assert (await post(client, "order-3")).status_code == 201
+    finally:
+        logging.getLogger().handlers[:], level = kept
+        logging.getLogger().setLevel(level)
+    assert world.kafka.headers == [{"traceparent": context.encode()}] * 3 + [{}]
+    said = [json.loads(each) for each in capfd.readouterr().err.splitlines() if '"request"' in each]
+    assert [each.get("traceparent", "none") for each in said] == [context] * 3 + ["none"]
+
+
 async def test_a_defect_tells_strangers_nothing_and_logs_no_message(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

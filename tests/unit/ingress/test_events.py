@@ -21,6 +21,8 @@ from schemas.records import EventType, PaymentEvent, State
 from tests.unit.ingress.fakes import problem as problem_of
 from tests.unit.ingress.test_stream import MemoryReaders, MemoryTail
 
+CONTEXT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 def event(merchant: str, payment_id: str = "p-1", version: int = 1) -> bytes:
     return codec.encode(
@@ -56,9 +58,9 @@ class Gateway:
             raise Problem(401, "missing-api-key", "is required", field="Authorization")
         return key
 
-    def add(self, partition: int, offset: int, merchant: str, version: int = 1) -> None:
+    def add(self, partition: int, offset: int, merchant: str, version: int = 1, context: str | None = None) -> None:
         assert self.tail.present is not None
-        self.tail.present.add(partition, offset, merchant, event(merchant, version=version))
+        self.tail.present.add(partition, offset, merchant, event(merchant, version=version), context)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
@@ -74,7 +76,7 @@ class Gateway:
 async def test_pages_join_without_a_seam_and_hold_nothing_of_others() -> None:
     gateway = Gateway()
     for offset in range(5):
-        gateway.add(0, offset, "shop", version=offset + 1)
+        gateway.add(0, offset, "shop", version=offset + 1, context=CONTEXT if offset == 4 else None)
         gateway.add(1, offset, "other")
     found: list[dict[str, Any]] = []
     async with gateway.client() as http:
@@ -89,12 +91,13 @@ async def test_pages_join_without_a_seam_and_hold_nothing_of_others() -> None:
         assert (await http.get("/v1/events", params={"after": "latest"})).json()["events"] == []
     assert [seen["version"] for seen in found] == [1, 2, 3, 4, 5]
     assert {seen["merchant_id"] for seen in found} == {"shop"}
+    assert [seen["traceparent"] for seen in found] == [None] * 4 + [CONTEXT]
     assert found[0] == {
         "cursor": cursor.encode([1, 0]), "payment_id": "p-1", "merchant_id": "shop", "idempotency_key": "order-1",
         "currency": "USD", "amount": "12.50", "version": 1, "type": "state_changed", "status": "PENDING", "attempt": 0,
         "call": None, "outcome": None, "reason": None, "detail": None, "provider_charge_id": None, "replay_id": None,
         "lane": "simulator", "at": "2026-01-31T12:00:00.123Z", "sent_at_us": None, "topic": "payments.events",
-        "partition": 0, "offset": 0,
+        "partition": 0, "offset": 0, "traceparent": None,
     }  # fmt: skip
 
 

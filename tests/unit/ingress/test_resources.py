@@ -15,6 +15,7 @@ AT = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 STEP: dict[str, Any] = {
     "type": "state_changed", "state": "PENDING", "attempt": 0, "call": None, "outcome": None, "reason": None,
     "detail": None, "provider_charge_id": None, "replay_id": None, "lane": "simulator", "at": AT, "sent_at_us": None,
+    "traceparent": None,
     "topic": "payments.events", "partition": 3,
 }  # fmt: skip
 OTHER = {"X-Merchant": "other"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import itertools
@@ -113,6 +114,12 @@ def test_what_a_provider_said_is_stored_even_with_nul_in_it() -> None:
     assert not found.refused
     assert found.events[0][5:11] == ("f\ufffd", "e\ufffd", "a\ufffd", "b\ufffd", "c\ufffd", "d\ufffd")
     assert found.payments[0][15:17] == ("a\ufffd", "c\ufffd")
+
+
+def test_an_event_s_trace_is_kept() -> None:
+    (plain,) = records(event())
+    traced = dataclasses.replace(plain, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert [row[17] for row in rows.batch([plain, traced]).events] == [None, traced.traceparent]
 
 
 def test_a_backslash_is_no_nul() -> None:

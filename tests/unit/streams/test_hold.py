@@ -15,6 +15,7 @@ from streams.hold import LONGEST_EXTRA_S, MARGIN_S, Hold, Seen, longest_wait_s, 
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
+CONTEXT = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 LANES = frozenset({"simulator"})
 TASK = PaymentTask(
     kind=TaskKind.CREATE,
@@ -44,7 +45,7 @@ def record(offset: int, value: bytes | None, timestamp_ms: int = NOW_MS) -> Cons
         checksum=None,
         serialized_key_size=1,
         serialized_value_size=len(value or b""),
-        headers=(("trace", b"1"),),
+        headers=(("x", b"1"), CONTEXT),
     )
 
 
@@ -105,7 +106,7 @@ def test_due_records_go_on_until_the_first_that_is_not() -> None:
         assert step.reason is None
         assert (step.message.topic, step.message.key) == (topics.due_topic("simulator"), TASK.payment_id.encode())
         assert step.message.value == step.record.value
-        assert step.message.headers == (("trace", b"1"),)
+        assert step.message.headers == (("x", b"1"), CONTEXT)
 
 
 def test_a_record_that_was_seen_earlier_is_held_from_then_on() -> None:
@@ -129,6 +130,7 @@ def test_what_cannot_go_on_is_given_up_and_blocks_nothing(bad: ConsumerRecord, r
     assert (first.reason, second.reason) == (reason, None)
     assert first.message.topic == topics.DEAD_LETTER
     assert first.message.value is not None
+    assert first.message.headers[-1] == CONTEXT
     letter = codec.decode(first.message.value, DeadLetter)
     assert (letter.topic, letter.partition, letter.offset, letter.stage) == ("payments.retry.1s", 0, 5, "delay")
     assert letter.original == (bad.value or b"")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ops import trace
 from ops.kafka.clients import PublishTimedOut, RecordRefused, partition_for
 from ops.kafka.message import Message
 from schemas import codec, topics
@@ -28,6 +29,7 @@ TASK = PaymentTask(
     lane="simulator",
     accepted_at_ms=1_800_000_000_000,
 )
+CONTEXT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 KEY = TASK.payment_id.encode()
 HOME = partition_for(KEY, PARTITIONS)
 
@@ -52,7 +54,14 @@ class World:
         self.handled.append((task, origin))
 
     async def take(self, **changes: Any) -> None:
-        message = {"topic": "payments.lane.simulator", "partition": HOME, "offset": 7, "key": KEY, "value": good()}
+        message = {
+            "topic": "payments.lane.simulator",
+            "partition": HOME,
+            "offset": 7,
+            "key": KEY,
+            "value": good(),
+            "headers": [],
+        }
         publisher: Any = self
         await lane._one(
             SimpleNamespace(**message | changes),
@@ -79,6 +88,23 @@ async def test_a_good_record_is_handled_with_its_origin() -> None:
     assert world.handled == [(TASK, Origin("payments.lane.simulator", HOME, 7, good()))]
     assert str(world.handled[0][1]) == f"payments.lane.simulator/{HOME}/7"
     assert world.published == []
+
+
+async def test_a_record_s_trace_is_the_current_one_until_the_next_record() -> None:
+    world = World()
+    seen: list[str | None] = []
+
+    async def handle(task: PaymentTask, origin: Origin) -> None:
+        seen.append(trace.CURRENT.get())
+        await World.handle(world, task, origin)
+
+    world.handle = handle  # type: ignore[method-assign]
+    await world.take(headers=[("traceparent", CONTEXT.encode())])
+    await world.take()
+    await world.take(headers={"traceparent": CONTEXT.encode()})
+    assert seen == [CONTEXT, None, CONTEXT]
+    await world.take(value=b"junk", headers=[("traceparent", CONTEXT.encode())])
+    assert world.published[0].headers[-1] == ("traceparent", CONTEXT.encode())
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,16 @@ def test_a_moved_record_at_home_is_forwarded_and_its_forged_header_gains_nothing
     assert planned(forged, memory=REMEMBERED).decisions == ["duplicate"]
 
 
+def test_all_that_follows_from_a_record_belongs_to_its_trace() -> None:
+    context = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    mine = (("x", b"y"), context)
+    plan = planned(replace(create(7), headers=mine), replace(cancel(8), headers=mine), create(9, amount="1.00"),
+                   replace(record(b"junk", 10), headers=mine))  # fmt: skip
+    assert plan.decisions == ["new", "cancel", "dead-letter", "dead-letter"]
+    assert [context in message.headers for message in plan.messages] == [True, True, True, False, True]
+    assert planned(replace(create(7), headers=(("traceparent", b"junk"),))).messages[0].headers == ()
+
+
 def test_headers_of_the_producer_travel_with_a_moved_record() -> None:
     away = replace(create(3, (HOME + 1) % PARTITIONS), headers=(("traceparent", b"00-1"),))
     assert planned(away).messages[0].headers[0] == ("traceparent", b"00-1")
