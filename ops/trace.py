@@ -20,6 +20,7 @@ CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The context of the request or record that this task works on; what it starts inherits it."""
 
 _CONTEXT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_DIGITS: Final = re.compile(r"[0-9]{13}")
 _LONGEST: Final = 512
 _NAMES: Final = frozenset({HEADER, HEADER.encode()})
 _OWN_VERSION: Final = "00"
@@ -42,7 +43,7 @@ def parse(value: object) -> str | None:
     version, trace, parent, flags, more = found.groups()
     if version == "ff" or (version == _OWN_VERSION and more) or not trace.strip("0") or not parent.strip("0"):
         return None
-    if holds_card_number(trace) or holds_card_number(parent):
+    if any(_DIGITS.search(part) and holds_card_number(part) for part in (trace, parent)):
         return None
     return f"{_OWN_VERSION}-{trace}-{parent}-{flags}"
 

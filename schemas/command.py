@@ -228,45 +228,35 @@ def fingerprint(command: PaymentCommand, *, stored: str | None = None) -> str:
     ``stored`` is the fingerprint it is held against: payments accepted before texts were normalised have one of their
     texts as sent. Where that is the one of this create, it is returned, so that their repeats are repeats still.
     """
-    texts = command.customer_id, command.description, command.metadata
-    found = _fingerprint(command, *_normal(*texts))
-    if stored is None or stored == found or _normal(*texts) == texts:
+    normal = normalised(command)
+    found = _fingerprint(normal)
+    if normal is command or stored is None or stored == found:
         return found
-    as_sent = _fingerprint(command, *texts)
+    as_sent = _fingerprint(command)
     return as_sent if as_sent == stored else found
 
 
 def normalised(command: PaymentCommand) -> PaymentCommand:
-    """A checked create with its texts in their normal form."""
-    texts = command.customer_id, command.description, command.metadata
-    normal = _normal(*texts)
-    if normal == texts:
+    """A checked create with its texts in their normal form; itself where they are."""
+    customer_id, description, metadata = command.customer_id, command.description, command.metadata
+    if "".join((customer_id or "", description or "", *metadata.values())).isascii():
         return command
-    customer_id, description, metadata = normal
-    return replace(command, customer_id=customer_id, description=description, metadata=metadata)
-
-
-_Texts = tuple[str | None, str | None, dict[str, str]]
-
-
-def _normal(customer_id: str | None, description: str | None, metadata: dict[str, str]) -> _Texts:
-    return (
-        customer_id and text.normal(customer_id),
-        description and text.normal(description),
-        {key: text.normal(value) for key, value in metadata.items()},
+    return replace(
+        command,
+        customer_id=customer_id and text.normal(customer_id),
+        description=description and text.normal(description),
+        metadata={key: text.normal(value) for key, value in metadata.items()},
     )
 
 
-def _fingerprint(
-    command: PaymentCommand, customer_id: str | None, description: str | None, metadata: dict[str, str]
-) -> str:
+def _fingerprint(command: PaymentCommand) -> str:
     return identity.fingerprint(
         amount_minor=command.amount_minor or 0,
         currency=command.currency or "",
         payment_method=command.payment_method or "",
-        customer_id=customer_id,
-        description=description,
-        metadata=metadata,
+        customer_id=command.customer_id,
+        description=command.description,
+        metadata=command.metadata,
         lane=command.lane,
         expires_at_ms=command.expires_at_ms,
     )

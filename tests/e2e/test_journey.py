@@ -86,8 +86,9 @@ async def test_a_trace_goes_from_the_request_to_the_provider_and_back_in_every_e
         assert len(told) > 4
         assert {row["traceparent"] for row in told} == {context}
     marked = {}
-    dialect = "apache" if os.environ.get("TEST_STACK") == "apache" else "tansu"
-    async for record in present(KafkaSettings(gateway.kafka, dialect), "payments.results"):
+    apache = os.environ.get("TEST_STACK") == "apache"
+    kafka = KafkaSettings(gateway.kafka, "apache" if apache else "tansu")
+    async for record in present(kafka, "payments.results"):
         marked[record.key.decode()] = dict(record.headers).get("traceparent")
     assert [marked[payment_id] for payment_id in ids] == [context.encode() for context in contexts]
 
