@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from ingress import batch, docs, events, health, payments, problem, registry, resources
+from ingress import asyncapi_page, batch, docs, events, health, payments, problem, registry, resources
 from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
 from ingress.batch import Batch
@@ -93,6 +93,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
         acceptance, readiness, frozenset(lanes), gate,
         lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
     )  # fmt: skip
+    asyncapi_page.install(app, frozenset(lanes))
     bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
     app.include_router(events.routes(events.Live(feed, bounds, nobodys, nobody, settings.event_heartbeat_s)))
 

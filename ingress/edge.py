@@ -23,7 +23,7 @@ from schemas.card_number import holds_card_number
 
 ANSWERS: Final = Counter("kifiya_ingress_answers", "Answers by route and status code.", ["route", "code"])
 
-PAGES: Final = frozenset({"/docs"})
+PAGES: Final = frozenset({"/docs", "/asyncapi"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
 _GONE: Final = 499
 """What the client that left would have been answered, in the counts (nginx's number)."""
