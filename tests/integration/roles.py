@@ -40,6 +40,20 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = DEAD
         await asyncio.sleep(0.02)
 
 
+async def all_settled(seen: Arrived, ids: list[str], count: int | None = None, stand_s: float = DEADLINE_S) -> None:
+    """Wait until so many payments (all) are completed; a slow machine may take long, but never ``stand_s`` for none."""
+    wanted = len(ids) if count is None else count
+    done = -1
+    while done < wanted:
+        before = done
+        await until(
+            lambda: seen.states(ids)[State.COMPLETED] > before,  # noqa: B023 - awaited at once
+            f"another payment than the {before} of {wanted} settled",
+            stand_s,
+        )
+        done = seen.states(ids)[State.COMPLETED]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -25,6 +25,7 @@ from tests.integration.roles import (
     OUTPUTS,
     PARTITIONS,
     Arrived,
+    all_settled,
     environment,
     free_port,
     last_values,
@@ -116,6 +117,7 @@ async def test_a_zombies_late_entry_is_outlived_by_the_one_that_counts(stack: St
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
     stack: Stack, kafka: KafkaSettings, how: signal.Signals
@@ -129,11 +131,11 @@ async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
         async with process("streams", "delay", **env):
             for share in (20, 70):
                 async with process("streams", "dispatch", "--lane", lane, **env) as worker:
-                    await until(functools.partial(at_least, seen, ids, share), f"{share} settled")
+                    await all_settled(seen, ids, share)
                     worker.send_signal(how)
                     assert await worker.wait() == (0 if how is signal.SIGTERM else -how)
             async with process("streams", "dispatch", "--lane", lane, **env):
-                await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all settled", 90)
+                await all_settled(seen, ids)
         assert await provider.charges() == dict.fromkeys(ids, 1)
         assert await provider.most_in_a_window() <= 40
         assert not seen.letters
@@ -141,6 +143,7 @@ async def test_workers_that_end_under_load_lose_nothing_and_charge_nobody_twice(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_a_worker_that_was_stopped_past_its_session_makes_no_call_of_another_owner(
     stack: Stack, kafka: KafkaSettings
 ) -> None:
@@ -153,16 +156,16 @@ async def test_a_worker_that_was_stopped_past_its_session_makes_no_call_of_anoth
             process("streams", "delay", **env),
         ):
             await publisher.publish([to_lane(task) for task in first])
-            await until(lambda: seen.states(t.payment_id for t in first)[State.COMPLETED] == len(first), "a first run")
+            await all_settled(seen, [t.payment_id for t in first])
             tasks = [task_of(lane, n % PARTITIONS) for n in range(240)]
             ids = [task.payment_id for task in tasks]
             await publisher.publish([to_lane(task) for task in tasks])
-            await until(lambda: seen.states(ids)[State.COMPLETED] >= 30, "it is busy")
+            await all_settled(seen, ids, 30)
             zombie.send_signal(signal.SIGSTOP)
             async with process("streams", "dispatch", "--lane", lane, **env):
-                await until(lambda: seen.states(ids)[State.COMPLETED] >= 120, "another took over", 90)
+                await all_settled(seen, ids, 120)  # by another worker
                 zombie.send_signal(signal.SIGCONT)
-                await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all settled", 90)
+                await all_settled(seen, ids)
                 assert zombie.returncode is None
         assert await provider.charges() == dict.fromkeys(ids + [t.payment_id for t in first], 1)
         assert await provider.most_in_a_window() <= 40
