@@ -59,8 +59,8 @@ class Keys(Protocol):
 class Payments(Protocol):
     """What the sink has written; raises Away."""
 
-    async def find(self, payment_id: str) -> Mapping[str, Any] | None:
-        """The row of this payment, or None."""
+    async def find(self, payment_id: str, merchant_id: str) -> Mapping[str, Any] | None:
+        """The row of this payment of this merchant, or None."""
 
 
 class Deliver(Protocol):
@@ -155,7 +155,7 @@ class Acceptance:
         fingerprint = commands.fingerprint(command)
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
         ask = self._keys.look if expired else self._keys.claim
-        claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(payment_id))
+        claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(command))
         if older is not None:
             fingerprint = commands.fingerprint(command, stored=older.fingerprint)
         answer = decide(
@@ -184,11 +184,14 @@ class Acceptance:
         deliver = self._deliver.create if command.type is CommandType.CREATE else self._deliver.follow
         await deliver(message, max(_LEAST_S, began + self._publish_timeout_s - time.monotonic()))
 
-    async def find(self, payment_id: str) -> bytes | None:
-        """The payment's JSON as far as it is known, or None. Raises Away when a store that may know it is away."""
+    async def find(self, payment_id: str, merchant_id: str) -> bytes | None:
+        """The payment's JSON as far as it is known, or None, also where it is another merchant's.
+
+        Raises Away when a store that may know it is away.
+        """
         away: Away | None = None
         try:
-            row = await self._payments.find(payment_id)
+            row = await self._payments.find(payment_id, merchant_id)
             if row is not None:
                 return orjson.dumps(views.stored(row))
         except Away as error:
@@ -198,7 +201,9 @@ class Acceptance:
             document = await self._keys.document(payment_id)
         except Away as error:
             away = error
-        if document is None and (older := await self._in_outbox(payment_id)):
+        if document is not None and orjson.loads(document)["merchant_id"] != merchant_id:
+            return None
+        if document is None and (older := await self._in_outbox(payment_id, merchant_id)):
             return older.document
         if document is None and away is not None:
             raise away
@@ -219,18 +224,19 @@ class Acceptance:
         await AFTER_REMEMBER.reach()
         return Taken(Answer.ACCEPTED, document)
 
-    async def _older(self, payment_id: str) -> Older | None:
+    async def _older(self, command: PaymentCommand) -> Older | None:
         """What PostgreSQL knows: a key older than Redis remembers, or one that Redis lost."""
-        row = await _unless_away(self._payments.find(payment_id))
+        payment_id, merchant_id = command.payment_id or "", command.merchant_id or ""
+        row = await _unless_away(self._payments.find(payment_id, merchant_id))
         if row is not None:
             return Older(row["fingerprint"], orjson.dumps(views.stored(row)))
-        return await self._in_outbox(payment_id)
+        return await self._in_outbox(payment_id, merchant_id)
 
-    async def _in_outbox(self, payment_id: str) -> Older | None:
-        """The create that waits for Kafka."""
+    async def _in_outbox(self, payment_id: str, merchant_id: str) -> Older | None:
+        """The create of this merchant that waits for Kafka."""
         value = await self._deliver.waiting(payment_id) if self._may_wait() else None
         command = codec.decode(value, PaymentCommand) if value else None
-        if command is None or command.type is not CommandType.CREATE:
+        if command is None or command.type is not CommandType.CREATE or command.merchant_id != merchant_id:
             return None
         document = orjson.dumps(views.accepted(command, command.lane or self._default_lane))
         return Older(commands.fingerprint(command), document)

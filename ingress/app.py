@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
 from ingress import asyncapi_page, batch, docs, events, health, payments, problem, registry, resources
 from ingress import outbox as outboxes
@@ -22,18 +22,20 @@ from ingress.feed import Bounds, Feed
 from ingress.finals import Finals, results_of
 from ingress.gate import Gate
 from ingress.idempotency import Keys
+from ingress.keyring import Keyring
 from ingress.listing import Lists
-from ingress.models import ProblemDetails
+from ingress.models import KEY_ANSWERS, ProblemDetails
 from ingress.outbox import Outbox
-from ingress.problem import NO_KEY
 from ingress.queries import Payments
 from ingress.relay import Relay
-from ingress.resources import Resources, Whose
+from ingress.resources import Resources
 from ingress.security_headers import Cors
 from ingress.settings import IngressSettings
 from ingress.tail import Tail
+from ingress.tenants import Reach, Tenants
 from ops import failpoints
 from ops.kafka.clients import Publisher
+from schemas.lanes import Lane
 
 
 def create_app(settings: IngressSettings) -> FastAPI:
@@ -47,26 +49,13 @@ def create_app(settings: IngressSettings) -> FastAPI:
     stored = Payments(settings.database_url)
     lists = Lists(settings.database_url)
     finals = Finals(partial(results_of, settings.kafka))
+    keyring = Keyring(settings.database_url)
+    tenants = Tenants(keyring, settings.api_key_pepper.get_secret_value().encode(), grace_s=settings.api_key_grace_s)
+    keyring.changed = tenants.forget
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
     feed = Feed(Tail(settings.kafka), Readers(settings.kafka), kafka.ping)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with kafka:
-            relaying = asyncio.create_task(relay.run())
-            try:
-                yield
-            finally:
-                relaying.cancel()
-                await asyncio.wait({relaying})
-                await outbox.close()
-                await feed.close()
-                await keys.close()
-                await stored.close()
-                await lists.close()
-                await finals.close()
 
     acceptance = Acceptance(
         keys,
@@ -77,6 +66,9 @@ def create_app(settings: IngressSettings) -> FastAPI:
         may_wait=lambda: relay.may_wait,
     )
 
+    async def stores() -> None:
+        await asyncio.gather(stored.ping(), keyring.ping())
+
     async def stand_in() -> None:
         await outbox.ping()
         relay.check_room(settings.outbox_max_rows)
@@ -84,18 +76,18 @@ def create_app(settings: IngressSettings) -> FastAPI:
     readiness = health.Readiness(
         needed={"kafka": kafka.ping},
         instead={"kafka": stand_in},
-        wanted={"redis": keys.ping, "postgres": stored.ping, "outbox": relay.drained},
+        wanted={"redis": keys.ping, "postgres": stores, "outbox": relay.drained},
     )
     failpoints.arm(settings.failpoints)
     gate = Gate(settings.in_flight_max)
     replay = payments.Replay(settings.idempotent_replay)
     app = assemble(
-        acceptance, readiness, frozenset(lanes), gate,
+        acceptance, readiness, reach_of(lanes), gate, tenants,
         lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
     )  # fmt: skip
     asyncapi_page.install(app, frozenset(lanes))
     bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
-    app.include_router(events.routes(events.Live(feed, bounds, nobodys, nobody, settings.event_heartbeat_s)))
+    app.include_router(events.routes(events.Live(feed, bounds, tenants.again, settings.event_heartbeat_s)))
 
     def stopping() -> None:
         feed.stop()
@@ -104,29 +96,47 @@ def create_app(settings: IngressSettings) -> FastAPI:
     app.state.stopping = stopping
     if settings.origins:
         app.add_middleware(Cors, origins=settings.origins)
-    app.router.lifespan_context = lifespan
+    connecting = (outbox, feed, keys, stored, lists, finals, keyring)
+    app.router.lifespan_context = lambda _: running(kafka, relay, connecting)
     return app
 
 
-def nobodys(_: Request, __: str) -> str:
-    """The merchant of a request where nobody is known yet. Raises Problem 401."""
-    raise NO_KEY
+class Closing(Protocol):
+    """What connects when it is first asked for something."""
+
+    async def close(self) -> None:
+        """Close what is connected."""
 
 
-async def nobody(_: Request) -> None:
-    """Whether the key of a stream still works. Raises Problem 401."""
-    nobodys(_, "")
+@asynccontextmanager
+async def running(kafka: Commands, relay: Relay, connecting: Iterable[Closing]) -> AsyncIterator[None]:
+    """The producer and the relay, for the block; the others are closed after it."""
+    async with kafka:
+        relaying = asyncio.create_task(relay.run())
+        try:
+            yield
+        finally:
+            relaying.cancel()
+            await asyncio.wait({relaying})
+            for each in connecting:
+                await each.close()
+
+
+def reach_of(lanes: Mapping[str, Lane]) -> Reach:
+    """Which of these lanes, the first being the default, a key in test or live mode reaches."""
+    sandbox = frozenset(name for name, lane in lanes.items() if lane.sandbox)
+    return Reach(frozenset(lanes), sandbox, next(iter(lanes)))
 
 
 def assemble(  # noqa: PLR0913 - where all parts meet
     acceptance: Acceptance,
     readiness: health.Readiness,
-    lanes: frozenset[str],
+    reach: Reach,
     gate: Gate,
+    tenants: Tenants,
     *,
     lists: resources.Lists,
     finals: Finals,
-    whose: Whose = nobodys,
     replay: payments.Replay = payments.Replay.CONFLICT,
     access_log: bool = False,
 ) -> FastAPI:
@@ -139,16 +149,26 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(payments.routes(acceptance, lanes, gate, finals, replay))
-    app.include_router(batch.routes(Batch(acceptance, lanes, gate, replay), whose))
-    app.include_router(resources.routes(Resources(acceptance, lists, gate, whose)))
+    app.include_router(payments.routes(acceptance, reach, gate, finals, replay))
+    app.include_router(batch.routes(Batch(acceptance, reach, gate, replay)))
+    app.include_router(resources.routes(Resources(acceptance, lists, gate)))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     docs.install(app)
     problem.install(app)
-    app.add_middleware(Edge, gate=gate, access_log=access_log)
+    app.add_middleware(Edge, gate=gate, tenants=tenants, access_log=access_log)
     _document(app)
     return app
+
+
+def secured(document: dict[str, Any]) -> None:
+    """Say of every route under /v1 that it takes an API key, and how it answers without one."""
+    bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "kfy_<mode>_<key id>.<secret>"}
+    document["components"]["securitySchemes"] = {"api_key": bearer}
+    for path, ways in document["paths"].items():
+        for way in ways.values() if path.startswith("/v1/") else ():
+            way["security"] = [{"api_key": []}]
+            way["responses"] = {**KEY_ANSWERS, **way["responses"]}
 
 
 def _document(app: FastAPI) -> None:
@@ -167,6 +187,7 @@ def _document(app: FastAPI) -> None:
             for answer in answers:
                 if "HTTPValidationError" in str(answer.get("422")):
                     del answer["422"]
+        secured(found)
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

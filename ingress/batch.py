@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -16,9 +15,10 @@ from ingress.acceptance import Acceptance
 from ingress.gate import Gate
 from ingress.models import problems
 from ingress.payments import CREATES, Replay, answer, fields_of, parse, take
-from ingress.problem import DEFECT, NO_KEY, Problem, response
+from ingress.problem import DEFECT, Problem, response
 from ingress.requests import json_body
 from ingress.shapes import BATCH, BATCH_200
+from ingress.tenants import Caller, Reach, caller
 from ops.telemetry import logger
 from schemas import command as commands
 from schemas.command import InvalidCommand
@@ -39,7 +39,6 @@ _BUSY: Final = Problem(503, "too-many-batches", "too many batches are in hand; n
 _LATE: Final = Problem(503, "batch-too-slow", "not begun in time; send this line again", retry_after_s=1)
 _EMPTY: Final = Problem(400, "empty-batch", "the body has no line")
 _MANY: Final = Problem(413, "too-many-lines", f"the body may have at most {LINES_MAX} lines; nothing was accepted")
-_NOT_YOURS: Final = Problem(422, "invalid-field", "is not the merchant of the API key", field="merchant_id")
 _NO_NAME: Final = Problem(400, "missing-idempotency-key", "is required", field="idempotency_key")
 
 
@@ -56,26 +55,26 @@ def split(raw: bytes) -> list[bytes]:
 class Batch:
     """Takes batches. Each line enters the gate on its own, so a batch stands in line like as many requests."""
 
-    def __init__(self, acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay) -> None:
+    def __init__(self, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay) -> None:
         self._acceptance = acceptance
-        self._lanes = lanes
+        self._reach = reach
         self._gate = gate
         self._replay = replay
         self._free = BATCHES_MAX
 
-    async def create(self, request: Request, merchant_id: str) -> Response:
-        """Answer a batch of this merchant's. Raises Problem where nothing of it was taken."""
+    async def create(self, request: Request, who: Caller) -> Response:
+        """Answer a batch of this caller's. Raises Problem where nothing of it was taken."""
         if not self._free:  # before the body: it is what costs
             raise _BUSY
         self._free -= 1
         try:
             raw = await json_body(request, kind=MEDIA_TYPE, most=BYTES_MAX)
-            answers = await self._lines(split(raw), merchant_id, time.monotonic() + BATCH_S)
+            answers = await self._lines(split(raw), who, time.monotonic() + BATCH_S)
         finally:
             self._free += 1
         return Response(b"".join(answers), 200, media_type=MEDIA_TYPE)
 
-    async def _lines(self, lines: list[bytes], merchant_id: str, until: float) -> list[bytes]:
+    async def _lines(self, lines: list[bytes], who: Caller, until: float) -> list[bytes]:
         """The answers, in order. Lines of one key follow each other, as if they had been sent one by one."""
         answers: list[bytes] = []
         window: deque[asyncio.Task[bytes]] = deque()
@@ -84,7 +83,7 @@ class Batch:
             for number, raw in enumerate(lines, 1):
                 if len(window) == AT_ONCE:
                     answers.append(await window.popleft())
-                command = self._command(raw, merchant_id) if time.monotonic() < until else _LATE
+                command = self._command(raw, who) if time.monotonic() < until else _LATE
                 payment_id = command.payment_id or "" if isinstance(command, PaymentCommand) else ""
                 task = asyncio.create_task(self._one(number, command, last_of.get(payment_id)))
                 window.append(task)
@@ -97,7 +96,7 @@ class Batch:
                 task.cancel()
         return answers
 
-    def _command(self, raw: bytes, merchant_id: str) -> PaymentCommand | Problem:
+    def _command(self, raw: bytes, who: Caller) -> PaymentCommand | Problem:
         try:
             if len(raw) > commands.MAX_BYTES:
                 raise Problem(413, "too-large", f"a line may have at most {commands.MAX_BYTES} bytes")  # noqa: TRY301
@@ -105,9 +104,7 @@ class Batch:
             if "idempotency_key" not in fields:
                 raise _NO_NAME
             key = line_key(fields.pop("idempotency_key"))
-            if fields.setdefault("merchant_id", merchant_id) != merchant_id:
-                raise _NOT_YOURS
-            return parse(fields, key, lanes=self._lanes, now_ms=time.time_ns() // 1_000_000)
+            return parse(fields, key, who, self._reach, now_ms=time.time_ns() // 1_000_000)
         except Problem as error:
             return error
 
@@ -150,7 +147,7 @@ def line(number: int, found: Response) -> bytes:
     return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def routes(batch: Batch, whose: Callable[[Request, str], str]) -> APIRouter:
+def routes(batch: Batch) -> APIRouter:
     """The route of batches."""
     router = APIRouter(tags=["payments"])
 
@@ -159,7 +156,6 @@ def routes(batch: Batch, whose: Callable[[Request, str], str]) -> APIRouter:
         responses={
             200: BATCH_200,
             400: problems("The body has no line.", _EMPTY),
-            401: problems("No API key that works.", NO_KEY),
             408: problems("The body came too slowly."),
             413: problems("The body is over 3 MiB, or has over 1,000 lines.", _MANY),
             415: problems("Not application/x-ndjson, or compressed."),
@@ -173,6 +169,6 @@ def routes(batch: Batch, whose: Callable[[Request, str], str]) -> APIRouter:
         A line is the body of a create with its idempotency_key. Send a batch again, or only the lines of it that were
         answered 503 or not at all: a key names its payment for ever.
         """
-        return await batch.create(request, whose(request, "payments:write"))
+        return await batch.create(request, caller(request))
 
     return router

@@ -17,6 +17,7 @@ from ingress import problem
 from ingress.gate import Gate
 from ingress.problem import Problem
 from ingress.security_headers import NOTHING, PAGE, SAFE
+from ingress.tenants import CALLER, Tenants
 from ops import trace
 from ops.telemetry import logger
 from schemas.card_number import holds_card_number
@@ -53,9 +54,10 @@ class _Answer:
 class Edge:
     """ASGI middleware, outermost of ours."""
 
-    def __init__(self, app: Any, *, gate: Gate, access_log: bool) -> None:
+    def __init__(self, app: Any, *, gate: Gate, tenants: Tenants, access_log: bool) -> None:
         self._app = app
         self._gate = gate
+        self._tenants = tenants
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +88,7 @@ class Edge:
         try:
             if scope["path"].startswith("/v1/"):
                 self._gate.check()
+                scope[CALLER] = await self._tenants.authenticate(scope["headers"])
             await self._app(scope, receive, answer)
         except Problem as full:
             await problem.response(full)(scope, receive, answer)

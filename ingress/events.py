@@ -19,10 +19,10 @@ from ingress.event_shapes import EVENTS_200, EVENTS_PARAMETERS
 from ingress.feed import BEGINNING, Bounds, Feed
 from ingress.models import problems
 from ingress.presence import Away
-from ingress.problem import DEFECT, NO_KEY, Problem
+from ingress.problem import DEFECT, Problem
 from ingress.recent import Item
-from ingress.resources import Whose
 from ingress.stream import EventStream, Opening
+from ingress.tenants import caller
 from schemas import codec, money, topics
 from schemas.records import PaymentEvent
 
@@ -44,8 +44,8 @@ _KAFKA_AWAY: Final = Problem(503, "kafka-away", "the events cannot be read now",
 _STOPPING: Final = Problem(503, "stopping", "the gateway stops; connect again", retry_after_s=1, close=True)
 _LIMIT: Final = Problem(400, "invalid-parameter", f"must be a whole number from 1 to {LIMIT_MAX}", field="limit")
 
-Allowed = Callable[[Request], Awaitable[None]]
-"""Raises Problem where the key of a request is no longer one."""
+Again = Callable[[Request], Awaitable[None]]
+"""Asks once more who a request is from. Raises Problem where its key is no longer one."""
 
 
 def view(item: Item) -> dict[str, Any]:
@@ -114,13 +114,12 @@ class Live:
 
     feed: Feed
     bounds: Bounds
-    whose: Whose
-    allowed: Allowed
+    again: Again
     heartbeat_s: float
 
     async def page(self, request: Request) -> Response:
         """One page as JSON. Raises Problem 400, 401, 403, 410, 503."""
-        merchant_id = self.whose(request, _SCOPE)
+        merchant_id = caller(request, _SCOPE).merchant_id
         after, limit = asked(request)
         until = time.monotonic() + SCAN_S
         items: list[Item] = []
@@ -142,7 +141,7 @@ class Live:
 
     async def stream(self, request: Request) -> Response:
         """A stream. Raises Problem 400, 401, 403, 410, 429, 503: before it begins."""
-        merchant_id = self.whose(request, _SCOPE)
+        merchant_id = caller(request, _SCOPE).merchant_id
         after, _ = asked(request)
         self.bounds.check(merchant_id)
         if self.feed.stopping:
@@ -155,7 +154,12 @@ class Live:
                 raise _no_cursor(request) from error
             except Gone as error:
                 raise _GONE from error
-        opening = Opening(merchant_id, after, place, lambda: self.allowed(request))
+
+        async def allowed() -> None:
+            await self.again(request)
+            caller(request, _SCOPE)
+
+        opening = Opening(merchant_id, after, place, allowed)
         return EventStream(self.feed, self.bounds, opening, frames, heartbeat_s=self.heartbeat_s)
 
 
@@ -168,7 +172,6 @@ def routes(live: Live) -> APIRouter:
         responses={
             200: EVENTS_200,
             400: problems("A parameter, or the cursor, is none.", _LIMIT),
-            401: problems("No API key that is known.", NO_KEY),
             410: problems("The topic no longer holds the cursor's point.", _GONE),
             429: problems("Too many streams of this merchant."),
             500: problems("A defect of the gateway.", DEFECT),

@@ -1,5 +1,7 @@
 """Reads of PostgreSQL that return many rows: pages of payments, and a payment's events.
 
+Each transaction names the merchant it reads for, and row-level security shows it no other's rows.
+
 Connections of their own, few, so that no list ever keeps the look-ups of creates waiting. In their sessions the planner
 may neither sort nor scan: what is left are the indexes of 0004_reads.sql, read in the order of the pages, whatever its
 statistics say. So a page costs the same with a million payments as with none.
@@ -42,6 +44,7 @@ SELECT version, type, state, attempt, call, outcome, reason, detail, provider_ch
 FROM payment_events
 WHERE payment_id = $1 AND version > $2 AND EXISTS (SELECT FROM payments WHERE payment_id = $1 AND merchant_id = $4)
 ORDER BY version LIMIT $3"""
+_MINE: Final = "SELECT set_config('kifiya.merchants', $1, true)"
 
 Row = Any
 """A record, by column."""
@@ -143,19 +146,19 @@ class Lists:
     async def page(self, found: Filters, merchant_id: str) -> Page:
         """One page of a merchant's payments."""
         asked = query(found, merchant_id)
-        return await self._read(lambda connection: _page(connection, asked, found.limit))
+        return await self._read(merchant_id, lambda connection: _page(connection, asked, found.limit))
 
     async def events(self, payment_id: str, merchant_id: str, *, after: int, limit: int) -> list[Row]:
         """A payment's events of versions over ``after``, in order, at most so many."""
-        return await self._read(lambda db: db.fetch(_EVENTS, payment_id, after, limit, merchant_id))
+        return await self._read(merchant_id, lambda db: db.fetch(_EVENTS, payment_id, after, limit, merchant_id))
 
-    async def _read(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def _read(self, merchant_id: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         self._presence.check()
         had_its_turn = False
         try:
             async with asyncio.timeout(self._timeout_s), self._slots:
                 had_its_turn = True
-                return await self._with_connection(work)
+                return await self._with_connection(merchant_id, work)
         except asyncpg.QueryCanceledError as error:  # of one query, whatever it was: the server is well
             raise Away("the query took too long") from error
         except TimeoutError as error:
@@ -168,11 +171,12 @@ class Lists:
             self._drop_all()
             raise Away(type(error).__name__) from error
 
-    async def _with_connection(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def _with_connection(self, merchant_id: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Neither asyncpg's pool nor its transactions: on a server that hangs their clean-up hangs too."""
         connection = self._idle.pop() if self._idle else await self._connect()
         try:
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            await connection.execute(_MINE, merchant_id)
             answer = await work(connection)
             await connection.execute("COMMIT")
         except BaseException:
@@ -187,6 +191,7 @@ class Lists:
             timeout=self._timeout_s,
             server_settings={
                 "application_name": "kifiya-ingress-lists",
+                "role": "kifiya_ingress",
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(self._statement_ms),
                 **PLANNER,
@@ -199,7 +204,7 @@ class Lists:
 
     async def _look(self) -> None:
         async with self._slots:
-            await self._with_connection(lambda connection: connection.fetch("SELECT FROM payment_terms LIMIT 0"))
+            await self._with_connection("", lambda connection: connection.fetch("SELECT FROM payment_terms LIMIT 0"))
 
 
 async def _page(connection: asyncpg.Connection, asked: Query, limit: int) -> Page:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ingress.prefer import WAIT_MAX_S
 from ingress.problem import MEDIA_TYPE, Problem, document
+from ingress.tenants import INVALID, MISSING, UNCHECKED
 
 ID: Final = "378ca193-494f-58e7-91e2-80bcac06c9b8"
 
@@ -26,7 +27,12 @@ class NewPayment(BaseModel):
             ]
         },
     )  # fmt: skip
-    merchant_id: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", examples=["shop"])
+    merchant_id: str | None = Field(
+        None,
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        examples=["shop"],
+        description="The API key's merchant; may be absent.",
+    )
     amount: str = Field(
         pattern="^[0-9]{1,18}([.][0-9]{1,18})?$",
         description="Decimal string, more than zero, with at most the currency's decimals.", examples=["12.50"],
@@ -132,6 +138,18 @@ PAYMENT_409: Final[dict[str, Any]] = {
         ],
     },
 }
+KEY_ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    "401": {
+        **problems("No API key that is valid.", MISSING, INVALID),
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    },
+    "403": problems(
+        "The key lacks the scope that this needs.",
+        Problem(403, "missing-scope", "the API key lacks the scope payments:write"),
+    ),
+    "503": problems("The API key cannot be checked now.", UNCHECKED),
+}
+"""What every route under /v1 answers besides its own."""
 CREATE: Final[dict[str, Any]] = {
     "parameters": [
         {

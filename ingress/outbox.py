@@ -127,6 +127,7 @@ async def connect(url: str, timeout_s: float, *, idle_s: float) -> asyncpg.Conne
         timeout=timeout_s,
         server_settings={
             "application_name": "kifiya-outbox",
+            "role": "kifiya_outbox",
             "synchronous_commit": "on",
             "statement_timeout": str(max(1, int(timeout_s * 1000))),
             "idle_in_transaction_session_timeout": str(max(1, int(idle_s * 1000))),

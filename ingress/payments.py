@@ -18,6 +18,7 @@ from ingress.models import CREATE, PAYMENT_200, PAYMENT_201, PAYMENT_409, Paymen
 from ingress.presence import Away
 from ingress.problem import DEFECT, Problem, response
 from ingress.requests import KEY_HEADER, json_body, key
+from ingress.tenants import Caller, Reach, caller, own_merchant
 from ops.kafka.clients import PublishError, RecordRefused
 from ops.telemetry import logger
 from schemas import command as commands
@@ -55,12 +56,16 @@ def fields_of(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def parse(fields: dict[str, Any], idempotency_key: str, *, lanes: frozenset[str], now_ms: int) -> PaymentCommand:
-    """The command in a create's fields. Raises Problem 422."""
+def parse(fields: dict[str, Any], idempotency_key: str, who: Caller, reach: Reach, *, now_ms: int) -> PaymentCommand:
+    """The command in a create's fields, of the caller's merchant. Raises Problem 422."""
     try:
-        return commands.create(fields, idempotency_key=idempotency_key, lanes=lanes, accepted_at_ms=now_ms)
+        asked = commands.create(
+            own_merchant(fields, who), idempotency_key=idempotency_key, lanes=reach.lanes, accepted_at_ms=now_ms
+        )
     except InvalidCommand as error:
         raise Problem(422, error.code, error.detail, field=error.field) from error
+    reach.check(who, asked.lane)
+    return asked
 
 
 class Replay(StrEnum):
@@ -108,9 +113,10 @@ async def take(acceptance: Acceptance, command: PaymentCommand, began: float) ->
 
 
 async def create(  # noqa: PLR0913 - all that a create meets
-    request: Request, acceptance: Acceptance, lanes: frozenset[str], gate: Gate, replay: Replay, *, finals: Finals
+    request: Request, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay, *, finals: Finals
 ) -> Response:
     """Take one create. Raises Problem."""
+    who = caller(request)
     idempotency_key = key(request)
     raw = await json_body(request)
     preferred = request.headers.getlist("prefer")
@@ -119,7 +125,7 @@ async def create(  # noqa: PLR0913 - all that a create meets
         wait_s = 0
     began = time.monotonic()
     async with gate.enter():
-        command = parse(fields_of(raw), idempotency_key, lanes=lanes, now_ms=time.time_ns() // 1_000_000)
+        command = parse(fields_of(raw), idempotency_key, who, reach, now_ms=time.time_ns() // 1_000_000)
         if not wait_s or not finals.room:
             taken = await take(acceptance, command, began)
             return answer(taken, command.payment_id or "", replay)
@@ -135,7 +141,7 @@ async def create(  # noqa: PLR0913 - all that a create meets
 
 
 def routes(
-    acceptance: Acceptance, lanes: frozenset[str], gate: Gate, finals: Finals, replay: Replay = Replay.CONFLICT
+    acceptance: Acceptance, reach: Reach, gate: Gate, finals: Finals, replay: Replay = Replay.CONFLICT
 ) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
@@ -166,7 +172,7 @@ def routes(
         """Accept a payment; 201 means that it is durable: every in-sync replica has it, or the outbox has."""
         code = "none"  # the client left, or a defect: the edge counts those
         try:
-            found = await create(request, acceptance, lanes, gate, replay, finals=finals)
+            found = await create(request, acceptance, reach, gate, replay, finals=finals)
             code = str(found.status_code)
         except Problem as error:  # answered here: the way through FastAPI costs as much as a create
             code = str(error.status)
@@ -183,18 +189,19 @@ def routes(
             503: problems("What may know the payment is away.", STORE_AWAY),
         },
     )  # fmt: skip
-    async def read_payment(payment_id: str) -> Response:
+    async def read_payment(request: Request, payment_id: str) -> Response:
         """One payment as it stands, from the moment it was accepted.
 
         While PostgreSQL is away: as it was accepted (version 0), where that is remembered.
         """
+        who = caller(request, "payments:read")
         try:
             commands.check_payment_id(payment_id)
         except InvalidCommand as error:
             raise MALFORMED from error
         async with gate.enter():
             try:
-                found = await acceptance.find(payment_id)
+                found = await acceptance.find(payment_id, who.merchant_id)
             except Away as error:
                 raise STORE_AWAY from error
         if found is None:

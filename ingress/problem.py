@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ class Problem(Exception):
         field: str | None = None,
         retry_after_s: int | None = None,
         close: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -32,10 +34,10 @@ class Problem(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
         self.close = close
+        self.headers = headers or {}
 
 
 DEFECT: Final = Problem(500, "internal-error", "the gateway failed; send the same key again")
-NO_KEY: Final = Problem(401, "missing-api-key", "is required", field="Authorization")
 
 
 def document(problem: Problem) -> dict[str, Any]:
@@ -54,7 +56,11 @@ def document(problem: Problem) -> dict[str, Any]:
 
 def response(problem: Problem) -> Response:
     """The problem as an HTTP response."""
-    headers = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
+    # A shared one would gather every raise's frames.
+    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
+    headers = dict(problem.headers)
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
     if problem.close:
         headers["Connection"] = "close"
     return Response(orjson.dumps(document(problem)), problem.status, headers, MEDIA_TYPE)

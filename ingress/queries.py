@@ -14,9 +14,11 @@ from ingress.presence import Presence
 _MANY: Final = """
 SELECT payment_id, merchant_id, state, amount_minor, currency, payment_method, customer_id, description, metadata, lane,
        expires_at, attempt, reason, provider_charge_id, accepted_at, updated_at, version, fingerprint
-FROM payments WHERE payment_id = ANY($1::uuid[])
+FROM payments_of($1::uuid[], $2::text[])
 """
 
+Ask = tuple[str, str]
+"""A payment id and the merchant whose payment it must be."""
 Row = Mapping[str, Any]
 
 
@@ -27,7 +29,7 @@ class Payments:
         self._url = url
         self._timeout_s = timeout_s
         self._presence = Presence("postgres", self._look)
-        self._batches: Batches[str, Row | None] = Batches(self._presence, self._carry, timeout_s=timeout_s)
+        self._batches: Batches[Ask, Row | None] = Batches(self._presence, self._carry, timeout_s=timeout_s)
         self._connection: asyncpg.Connection | None = None
         self._many: Any = None
 
@@ -38,21 +40,22 @@ class Payments:
 
     async def ping(self) -> None:
         """Whether the table can be read. Raises Away."""
-        await self.find("00000000-0000-0000-0000-000000000000")
+        await self.find("00000000-0000-0000-0000-000000000000", "")
 
-    async def find(self, payment_id: str) -> Row | None:
-        """The row of this payment, or None."""
-        return await self._batches.ask(payment_id)
+    async def find(self, payment_id: str, merchant_id: str) -> Row | None:
+        """The row of this payment of this merchant, or None."""
+        return await self._batches.ask((payment_id, merchant_id))
 
-    async def _carry(self, ids: list[str]) -> list[Row | Exception | None]:
+    async def _carry(self, asks: list[Ask]) -> list[Row | Exception | None]:
         try:
             if self._connection is None or self._connection.is_closed():
                 await self._connect()
-            rows = {str(row["payment_id"]): row for row in await self._many.fetch(ids)}
+            found = await self._many.fetch([each for each, _ in asks], [merchant for _, merchant in asks])
+            rows = {(str(row["payment_id"]), row["merchant_id"]): row for row in found}
         except (Exception, asyncio.CancelledError):
             self._drop()
             raise
-        return [rows.get(payment_id) for payment_id in ids]
+        return [rows.get(each) for each in asks]
 
     async def _connect(self) -> None:
         self._connection = await asyncpg.connect(
@@ -60,6 +63,7 @@ class Payments:
             timeout=self._timeout_s,
             server_settings={
                 "application_name": "kifiya-ingress",
+                "role": "kifiya_ingress",
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(int(self._timeout_s * 1000)),
             },

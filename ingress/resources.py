@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -18,8 +18,9 @@ from ingress.listing import Page
 from ingress.models import Payment, problems
 from ingress.payments import MALFORMED, NOT_FOUND, STORE_AWAY
 from ingress.presence import Away
-from ingress.problem import DEFECT, NO_KEY, Problem
+from ingress.problem import DEFECT, Problem
 from ingress.requests import body
+from ingress.tenants import caller
 from ops.kafka.clients import PublishError
 from schemas import command as commands
 from schemas.command import InvalidCommand
@@ -31,16 +32,12 @@ _BODY_MAX: Final = 1024
 _EXAMPLE: Final = Problem(400, "invalid-parameter", "must be a whole number from 1 to 100", field="limit")
 
 _COMMON: Final[dict[int | str, dict[str, Any]]] = {
-    401: problems("No API key that is known.", NO_KEY),
     500: problems("A defect of the gateway.", DEFECT),
     503: problems("What may know the payment is away.", STORE_AWAY),
 }
 _ABSENT: Final[dict[int | str, dict[str, Any]]] = {
     404: problems("No such payment, or not an id.", NOT_FOUND, MALFORMED)
 }
-
-Whose = Callable[[Request, str], str]
-"""The merchant of a request whose key has this scope. Raises Problem 401, 403."""
 
 
 class Lists(Protocol):
@@ -56,15 +53,14 @@ class Lists(Protocol):
 class Resources:
     """The answers; the routes only describe them."""
 
-    def __init__(self, acceptance: Acceptance, lists: Lists, gate: Gate, whose: Whose) -> None:
+    def __init__(self, acceptance: Acceptance, lists: Lists, gate: Gate) -> None:
         self._acceptance = acceptance
         self._lists = lists
         self._gate = gate
-        self._whose = whose
 
     async def list(self, request: Request) -> Response:
         """A page of payments. Raises Problem."""
-        merchant_id = self._whose(request, "payments:read")
+        merchant_id = caller(request, "payments:read").merchant_id
         found = filters.parse(request.query_params.multi_items(), merchant_id)
         async with self._gate.enter():
             try:
@@ -76,7 +72,7 @@ class Resources:
 
     async def events(self, request: Request, payment_id: str) -> Response:
         """A payment's events. Raises Problem."""
-        merchant_id = self._whose(request, "payments:read")
+        merchant_id = caller(request, "payments:read").merchant_id
         after, limit = filters.parse_events(request.query_params.multi_items())
         async with self._gate.enter():
             payment = await self._find(payment_id, merchant_id)
@@ -90,7 +86,7 @@ class Resources:
 
     async def cancel(self, request: Request, payment_id: str) -> Response:
         """Ask the stream to cancel. Raises Problem."""
-        merchant_id = self._whose(request, "payments:write")
+        merchant_id = caller(request).merchant_id
         if (await body(request, most=_BODY_MAX)).strip() not in {b"", b"{}"}:
             raise _BODY
         began = time.monotonic()
@@ -112,12 +108,12 @@ class Resources:
         except InvalidCommand as error:
             raise MALFORMED from error
         try:
-            document = await self._acceptance.find(payment_id)
+            document = await self._acceptance.find(payment_id, merchant_id)
         except Away as error:
             raise STORE_AWAY from error
-        found: dict[str, Any] = orjson.loads(document) if document else {}
-        if found.get("merchant_id") != merchant_id:  # another's is as none at all
+        if document is None:  # another's is as none at all
             raise NOT_FOUND
+        found: dict[str, Any] = orjson.loads(document)
         return found
 
 

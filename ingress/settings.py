@@ -6,11 +6,12 @@ import re
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingress.security_headers import ORIGIN
 from ops.kafka.clients import KafkaSettings
+from schemas.api_key import PEPPER_LEAST
 from schemas.lanes import Lane, parse_lanes
 
 _BOOTSTRAP: Final = re.compile(r"[^\s,:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}")
@@ -25,6 +26,10 @@ class IngressSettings(BaseSettings):
     kafka_dialect: Literal["apache", "tansu"] = "apache"
     redis_url: str
     database_url: str
+    api_key_pepper: SecretStr = Field(min_length=PEPPER_LEAST)
+    """Under which API keys are signed: the one that `kifiya keys create` had."""
+    api_key_grace_s: float = Field(900, ge=0)
+    """How long keys that are known go on working while PostgreSQL is away; no revocation reaches us then."""
     lanes: str = '{"simulator": {"provider": "simulator", "limit": 2}}'
     ingress_host: str = "127.0.0.1"
     ingress_port: int = Field(8000, ge=0, le=65535)

@@ -100,6 +100,10 @@ class EventStream(Response):
         found: Place | None = place if place.offsets else None
         told = place.cursor if place.offsets else ""
         while not leaving.done():
+            try:
+                await self._opening.allowed()
+            except Problem:
+                return await self._end(send, "key")
             follower.wake.clear()
             items: list[Item] = []
             done = True
@@ -117,10 +121,6 @@ class EventStream(Response):
                 told = items[-1].cursor
                 await self._write(send, self._frames(items))
             if done and not await self._woken(follower):
-                try:
-                    await self._opening.allowed()
-                except Problem:
-                    return await self._end(send, "key")
                 told = await self._heartbeat(send, found, told)
         return "client"
 

@@ -151,7 +151,10 @@ class Demo:
         answer = await http.post(
             f"{self._running.ingress}/v1/payments",
             json=self._fields(record),
-            headers={"Idempotency-Key": self._key(record)},
+            headers={
+                "Authorization": f"Bearer {self._running.api_key}",
+                "Idempotency-Key": self._key(record),
+            },
         )
         self._sent += 1
         if answer.status_code == 201:  # noqa: PLR2004

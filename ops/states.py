@@ -30,7 +30,7 @@ async def of(database_url: str, ids: list[str]) -> dict[str, str]:
 
 async def _ask(database_url: str, ids: list[str]) -> dict[str, str]:
     async with asyncio.timeout(TIMEOUT_S):
-        connection = await asyncpg.connect(database_url, timeout=TIMEOUT_S)
+        connection = await asyncpg.connect(database_url, timeout=TIMEOUT_S, server_settings={"role": "kifiya_ops"})
         try:
             found: dict[str, str] = {}
             for start in range(0, len(ids), CHUNK):

@@ -9,18 +9,25 @@ from typing import Any, Final
 
 LANE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 
+SANDBOX: Final = "simulator"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """One provider account. ``limit`` calls are allowed in any ``window_ms`` on the provider's clock."""
 
     name: str
-    provider: str = "simulator"
+    provider: str = SANDBOX
     url: str = ""
     limit: int = 2
     window_ms: int = 1000
     guard_ms: int = 20
     call_timeout_ms: int = 10_000
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether its provider is the simulator: for payments in test mode, and for those only."""
+        return self.provider == SANDBOX
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

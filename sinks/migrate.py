@@ -37,8 +37,15 @@ def upgrade(database_url: str) -> None:
 
 
 def statements(name: str) -> list[str]:
-    """The statements of ``sql/<name>``: each ends with a semicolon at the end of a line."""
+    """The statements of ``sql/<name>``: each ends with a semicolon at the end of a line, outside ``$$``."""
     text = (FOLDER / "sql" / name).read_text()
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    parts = [part.strip().removesuffix(";") for part in "\n".join(lines).split(";\n")]
+    found = [""]
+    for part in "\n".join(lines).split(";\n"):
+        found[-1] += part
+        if found[-1].count("$$") % 2:
+            found[-1] += ";\n"  # the body of a function goes on
+        else:
+            found.append("")
+    parts = [part.strip().removesuffix(";") for part in found]
     return [part for part in parts if part]

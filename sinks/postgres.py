@@ -121,6 +121,7 @@ class Database:
             command_timeout=STATEMENT_S,
             server_settings={
                 "application_name": "kifiya-sink",
+                "role": "kifiya_sink",
                 "statement_timeout": str(int(STATEMENT_S * 1000)),
                 "idle_in_transaction_session_timeout": str(int(IDLE_S * 1000)),
             },

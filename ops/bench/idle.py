@@ -20,7 +20,7 @@ APART_S: Final = 0.7
 """From one payment to the next: the third call within a second would wait for its permit."""
 FINAL_S: Final = 30.0
 LOOK_S: Final = 0.003
-_BODY: Final = {"merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
+_BODY: Final = {"amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -31,7 +31,8 @@ async def measure(bench: Bench) -> list[Figure]:
     async with gateway(bench.kind, log=bench.log) as found:
         database = await asyncpg.connect(found.stack.database_url, timeout=5, command_timeout=10)
         try:
-            async with httpx2.AsyncClient(base_url=found.ingress, timeout=10, trust_env=False) as http:
+            headers = {"Authorization": f"Bearer {found.api_key}"}
+            async with httpx2.AsyncClient(base_url=found.ingress, timeout=10, trust_env=False, headers=headers) as http:
                 for _ in range(WARM_UP):
                     await create_one(http, database)
                 for run in range(bench.runs):

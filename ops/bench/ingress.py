@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from ops import merchants
 from ops.bench.figures import Aim, Figure, ratios
 from ops.bench.load import DRAIN_S
 from ops.bench.proc import processor_s
@@ -17,6 +18,7 @@ from ops.bench.rig import Bench, NotMeasured, answers, declare, environment, kaf
 from ops.local.child import StartError
 from ops.local.ports import free_port
 from ops.local.stack import Stack, running
+from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
 
 NAME: Final = "ingress"
 RATE: Final = 1000
@@ -30,9 +32,10 @@ async def measure(bench: Bench) -> list[Figure]:
         async with running(bench.kind, overrides=False) as stack:
             await declare(kafka_of(stack))
             await migrate(stack)
+            key = await merchant(stack)
             async with AsyncExitStack() as servers:
-                ours = await _server(servers, bench, environment(stack, Path(folder)), "ingress")
-                peer = await _server(servers, bench, environment(stack, Path(folder)), "ops.bench.nothing")
+                ours = await _server(servers, bench, environment(stack, Path(folder)), "ingress", key)
+                peer = await _server(servers, bench, environment(stack, Path(folder)), "ops.bench.nothing", key)
                 return await _turns(bench, ours, peer)
 
 
@@ -56,12 +59,21 @@ async def migrate(stack: Stack) -> None:
         raise StartError("the tables of PostgreSQL could not be made")
 
 
+async def merchant(stack: Stack) -> str:
+    """An API key of a merchant whose own limit is out of the way. Raises asyncpg's errors."""
+    async with merchants.connected(stack.database_url) as db:
+        await merchants.add(db, "bench", Mode.TEST, rate_limit="1000000/second")
+        made = await merchants.create_key(db, SANDBOX_PEPPER.encode(), "bench", SCOPES)
+    return made.key
+
+
 @dataclass(slots=True)
 class _Server:
     """A server under load, and what was measured of it, a value each run."""
 
     url: str
     pid: int
+    key: str
     opened: list[dict[str, Any]] = field(default_factory=list)
     most: list[float] = field(default_factory=list)
     processor_us: list[float] = field(default_factory=list)
@@ -71,7 +83,7 @@ class _Server:
         return [run[name] for run in self.opened]
 
 
-async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], module: str) -> _Server:
+async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], module: str, key: str) -> _Server:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     arguments = [module] if module == "ingress" else [module, "--port", str(port)]
@@ -81,11 +93,21 @@ async def _server(servers: AsyncExitStack, bench: Bench, env: dict[str, str], mo
 
     settings = {**env, "INGRESS_HOST": "127.0.0.1", "INGRESS_PORT": str(port)}
     found = await servers.enter_async_context(process(bench, module, arguments, settings, probe))
-    return _Server(f"{url}/v1/payments", found.pid or 0)
+    return _Server(f"{url}/v1/payments", found.pid or 0, key)
 
 
 async def _load(way: str, server: _Server, seconds: float, *more: str) -> dict[str, Any]:
-    arguments = ["ops.bench.load", way, "--url", server.url, "--seconds", f"{seconds:g}", *more]
+    arguments = [
+        "ops.bench.load",
+        way,
+        "--url",
+        server.url,
+        "--seconds",
+        f"{seconds:g}",
+        "--api-key",
+        server.key,
+        *more,
+    ]
     return await output(arguments, seconds + DRAIN_S + _STARTING_S)
 
 

@@ -95,10 +95,11 @@ class Tally:
 class Load:
     """Connections to one server, and the requests."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         where = urlsplit(url)
         self._host, self._port = where.hostname or "127.0.0.1", where.port or 80
         self._path = where.path
+        self._api_key = api_key
         self._run = uuid.uuid4().hex[:12]
         self._free: deque[Connection] = deque()
         self._all: list[Connection] = []
@@ -138,12 +139,15 @@ class Load:
         self._tally.statuses[0] += self._in_hand + len(self._waiting)
         return self._tally.report(began)
 
+    def _request(self, number: int) -> bytes:
+        return request(self._path, f"{self._run}-{number}", self._api_key)
+
     def _pump(self) -> None:
         while self._waiting and self._free:
             number, due = self._waiting.popleft()
             connection = self._free.popleft()
             self._in_hand += 1
-            connection.send(request(self._path, f"{self._run}-{number}"), self._counted(connection, due))
+            connection.send(self._request(number), self._counted(connection, due))
 
     def _counted(self, connection: Connection, due: float) -> Done:
         def done(status: int) -> None:
@@ -168,7 +172,7 @@ class Load:
             if time.perf_counter() < end:
                 number += 1
                 self._in_hand += 1
-                connection.send(request(self._path, f"{self._run}-{number}"), done_of(connection, time.perf_counter()))
+                connection.send(self._request(number), done_of(connection, time.perf_counter()))
 
         def done_of(connection: Connection, sent: float) -> Done:
             counted = self._counted(connection, sent)
@@ -188,7 +192,7 @@ class Load:
 
 
 async def _main(arguments: argparse.Namespace) -> dict[str, Any]:
-    load = Load(arguments.url)
+    load = Load(arguments.url, arguments.api_key)
     await load.connect(arguments.connections)
     gc.freeze()
     try:
@@ -204,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="load")
     parser.add_argument("way", choices=["open", "closed"])
     parser.add_argument("--url", required=True)
+    parser.add_argument("--api-key", default="")
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)

@@ -50,7 +50,8 @@ async def measure(bench: Bench) -> list[Figure]:
 async def _warm_up(found: Gateway) -> None:
     database = await asyncpg.connect(found.stack.database_url, timeout=5, command_timeout=10)
     try:
-        async with httpx2.AsyncClient(base_url=found.ingress, timeout=10, trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {found.api_key}"}
+        async with httpx2.AsyncClient(base_url=found.ingress, timeout=10, trust_env=False, headers=headers) as http:
             for _ in range(WARM_UP):
                 await create_one(http, database)
     finally:

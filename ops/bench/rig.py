@@ -21,6 +21,7 @@ from ops.local.child import Child
 from ops.local.ports import free_port
 from ops.local.stack import Stack
 from schemas import topics
+from schemas.api_key import SANDBOX_PEPPER
 from schemas.topics import Topic
 
 READY_S: Final = 60.0
@@ -78,6 +79,7 @@ def environment(stack: Stack, data: Path, **more: str) -> dict[str, str]:
         "KAFKA_DIALECT": stack.kafka_dialect,
         "REDIS_URL": stack.redis_url,
         "DATABASE_URL": stack.database_url,
+        "API_KEY_PEPPER": SANDBOX_PEPPER,
         "LANES": json.dumps({LANE: {"provider": "simulator", "limit": 2}}),
         "DATA_DIR": str(data),
         "ADMIN_HOST": "127.0.0.1",

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 _BODY: Final = (
-    b'{"merchant_id":"bench","amount":"12.50","currency":"USD","payment_method":"pm_approve",'
+    b'{"amount":"12.50","currency":"USD","payment_method":"pm_approve",'
     b'"customer_id":"customer-1","description":"a payment of the bench"}'
 )
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
 
 
-def request(path: str, key: str) -> bytes:
-    """A create under this idempotency key."""
+def request(path: str, key: str, api_key: str) -> bytes:
+    """A create under this idempotency key, of the API key's merchant."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        f"Idempotency-Key: {key}\r\nContent-Length: {len(_BODY)}\r\n\r\n"
+        f"Authorization: Bearer {api_key}\r\nIdempotency-Key: {key}\r\nContent-Length: {len(_BODY)}\r\n\r\n"
     )
     return head.encode() + _BODY
 

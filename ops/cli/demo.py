@@ -62,6 +62,7 @@ async def _run(stack: StackKind, log: object) -> Verdict:
     async with gateway(stack.value, log=Path(str(log))) as found:
         running = found.describe()
         typer.echo(f"ready after {time.monotonic() - began:.1f} s: API {running.ingress}, Kafka {running.kafka}")
+        typer.echo(f"merchant {running.merchant_id}, API key {running.api_key}")
         demo = Demo(running, next(iter(found.lanes.values())).limit)
         await demo.send()
         return await wait(demo, running, WITHIN_S, typer.echo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.cli import chaos, dead_letters, topics, verify
+from ops.cli import chaos, dead_letters, tenants, topics, verify
 from ops.cli.demo import demo
 from ops.cli.doctor import doctor
 from ops.cli.rebuild import rebuild
@@ -25,6 +25,8 @@ app.command()(send)
 app.command()(doctor)
 app.command()(rebuild)
 app.command()(version)
+app.add_typer(tenants.merchants, name="merchants")
+app.add_typer(tenants.keys, name="keys")
 app.add_typer(topics.app, name="topics")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(verify.app, name="verify")

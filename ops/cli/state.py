@@ -15,6 +15,7 @@ __all__ = ["Running", "fail", "find", "need"]
 _VARIABLES: Final = {
     "ingress": "INGRESS_URL", "simulator": "SIMULATOR_URL", "kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL",
     "kafka_dialect": "KAFKA_DIALECT", "postgres": "DATABASE_URL", "lanes": "LANES", "retry_tiers": "RETRY_TIERS",
+    "merchant_id": "KIFIYA_MERCHANT", "api_key": "KIFIYA_API_KEY",
 }  # fmt: skip
 
 

@@ -89,11 +89,13 @@ def _tell(running: Running, *, as_json: bool) -> None:
         f"  PostgreSQL  {running.postgres}\n"
         f"  Redis       {running.redis}\n"
         f"  provider    {running.simulator} (simulated)\n"
-        f"  merchant    {running.merchant_id}\n\n"
+        f"  merchant    {running.merchant_id}\n"
+        f"  API key     {running.api_key}\n\n"
         f"Try:\n\n"
-        f"  curl -i {running.ingress}/v1/payments -H 'Idempotency-Key: order-1001' \\\n"
+        f"  curl -i {running.ingress}/v1/payments -H 'Authorization: Bearer {running.api_key}' \\\n"
+        f"    -H 'Idempotency-Key: order-1001' \\\n"
         f"    -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"merchant_id": "{running.merchant_id}", "amount": "12.50", "currency": "USD",'
+        f'    -d \'{{"amount": "12.50", "currency": "USD",'
         f' "payment_method": "pm_approve"}}\'\n\n'
         f"  kifiya send --key order-1002 --amount 12.50 --currency USD --payment-method pm_approve\n"
         f"  kifiya status\n"

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from aiokafka.errors import KafkaError
 
+from ops import merchants
 from ops.kafka.admin import TopicsDiffer, create_topics
 from ops.kafka.clients import KafkaSettings
 from ops.local import child
@@ -25,6 +27,7 @@ from ops.local.stack import Kind, Stack, running
 from ops.local.state import Running
 from ops.local.supervisor import Supervisor
 from schemas import topics
+from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
 from schemas.lanes import Lane, parse_lanes
 
 READY_S: Final = 90.0
@@ -42,6 +45,8 @@ class Gateway:
     lanes: dict[str, Lane] = field(default_factory=dict)
     log: Path | None = None
     ingress: str = ""
+    merchant_id: str = "shop"
+    api_key: str = ""
     admin: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> Running:
@@ -53,7 +58,8 @@ class Gateway:
             kafka_dialect=self.stack.kafka_dialect,
             redis=self.stack.redis_url,
             postgres=self.stack.database_url,
-            merchant_id=os.environ.get("KIFIYA_MERCHANT", "shop"),
+            merchant_id=self.merchant_id,
+            api_key=self.api_key,
             lanes=_dump(self.lanes),
             retry_tiers=_tiers(),
             supervisor=os.getpid(),
@@ -140,6 +146,8 @@ async def _start(found: Gateway, data: Path) -> None:
         _topics(KafkaSettings(stack.kafka_bootstrap, stack.kafka_dialect), found.lanes, tiers),
         _migrate(stack.database_url),
     )
+    pepper = os.environ.get("API_KEY_PEPPER") or SANDBOX_PEPPER
+    await _provision(found, pepper.encode())
     common = {
         "KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
         "KAFKA_DIALECT": stack.kafka_dialect,
@@ -148,6 +156,7 @@ async def _start(found: Gateway, data: Path) -> None:
         "LANES": _dump(found.lanes),
         "RETRY_TIERS": ",".join(tiers),
         "DATA_DIR": str(data),
+        "API_KEY_PEPPER": pepper,
     }
     port = free_port(int(os.environ.get("INGRESS_PORT") or 8000))
     found.ingress = f"http://127.0.0.1:{port}"
@@ -166,6 +175,19 @@ async def _start(found: Gateway, data: Path) -> None:
             {**common, "ADMIN_HOST": "127.0.0.1", "ADMIN_PORT": str(admin)},
         )  # fmt: skip
     found.admin["ingress"] = found.ingress
+
+
+async def _provision(found: Gateway, pepper: bytes) -> None:
+    """A merchant of the default lane's mode, and a key of its own for this run."""
+    found.merchant_id = os.environ.get("KIFIYA_MERCHANT") or "shop"
+    mode = Mode.TEST if next(iter(found.lanes.values())).sandbox else Mode.LIVE
+    try:
+        async with merchants.connected(found.stack.database_url) as db:
+            await merchants.add(db, found.merchant_id, mode)
+            made = await merchants.create_key(db, pepper, found.merchant_id, SCOPES, label="kifiya up")
+    except (merchants.Refused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StartError(f"the merchant {found.merchant_id} cannot be made: {error}") from error
+    found.api_key = made.key
 
 
 def _simulators(found: Gateway) -> None:

@@ -25,6 +25,7 @@ class Running:
     redis: str = ""
     postgres: str = ""
     merchant_id: str = "shop"
+    api_key: str = ""
     lanes: str = ""
     retry_tiers: str = ""
     supervisor: int = 0

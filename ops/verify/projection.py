@@ -86,7 +86,9 @@ async def check(kafka: KafkaSettings, database_url: str, *, within_s: float = CA
 
     Raises UnknownTopic, KafkaError, TimeoutError, Behind, OSError and asyncpg's errors.
     """
-    db = await asyncpg.connect(database_url, timeout=5, command_timeout=STATEMENT_S)
+    db = await asyncpg.connect(
+        database_url, timeout=5, command_timeout=STATEMENT_S, server_settings={"role": "kifiya_ops"}
+    )
     try:
         fold, ends, whole = await read_events(kafka)
         await caught_up(db, ends, within_s)

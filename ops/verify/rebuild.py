@@ -47,7 +47,7 @@ async def rebuild(
 
     Raises Older (unless ``discard``; then nothing was changed), UnknownTopic, KafkaError, OSError, asyncpg's errors.
     """
-    db = await asyncpg.connect(database_url, timeout=5)
+    db = await asyncpg.connect(database_url, timeout=5, server_settings={"role": "kifiya_ops"})
     try:
         schema = await db.fetchval(_SCHEMA)
         for table in TABLES:

@@ -28,3 +28,10 @@ COMMENT ON TABLE outbox_level IS 'How full the outbox is, changed with its rows:
 COMMENT ON COLUMN outbox_level.one IS 'There is one row.';
 COMMENT ON COLUMN outbox_level.rows IS 'Rows in the outbox.';
 COMMENT ON COLUMN outbox_level.bytes IS 'Bytes of their values.';
+
+-- Of all merchants' commands, for the ingress's outbox and relay alone: what answers merchants has no right to them.
+ALTER TABLE outbox ENABLE ROW LEVEL SECURITY;
+ALTER TABLE outbox FORCE ROW LEVEL SECURITY;
+CREATE POLICY relays_all ON outbox TO kifiya_outbox, kifiya_ops USING (true) WITH CHECK (true);
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO kifiya_outbox, kifiya_ops;
+GRANT SELECT, UPDATE ON outbox_level TO kifiya_outbox, kifiya_ops;

@@ -53,3 +53,7 @@ SELECT payments.merchant_id, metadata_term(pair.key, wanted.value), payments.acc
 FROM payments CROSS JOIN jsonb_each_text(payments.metadata) AS pair
      CROSS JOIN LATERAL (VALUES (NULL), (pair.value)) AS wanted (value)
 ON CONFLICT DO NOTHING;
+
+SELECT protect_merchants_rows('payment_terms',
+    'merchant_id = ANY ((SELECT string_to_array(current_setting(''kifiya.merchants'', true), '',''))::text[])');
+REVOKE SELECT ON payment_terms FROM kifiya_dispatch, kifiya_analyst;

@@ -113,7 +113,11 @@ class PostgresArchive:
             self._connection = await asyncpg.connect(
                 self._url,
                 timeout=ANSWER_S,
-                server_settings={"application_name": "kifiya-dispatch", "default_transaction_read_only": "on"},
+                server_settings={
+                    "application_name": "kifiya-dispatch",
+                    "role": "kifiya_dispatch",
+                    "default_transaction_read_only": "on",
+                },
             )
         return self._connection
 

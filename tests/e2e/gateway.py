@@ -47,6 +47,7 @@ class Gateway:
     redis: str
     postgres: str
     merchant_id: str
+    api_key: str
     process: asyncio.subprocess.Process
     state: Path
     http: httpx2.AsyncClient
@@ -83,7 +84,7 @@ class Gateway:
         return await self.http.post(
             f"{self.ingress}/v1/payments",
             json=self.body(**changes),
-            headers={"Idempotency-Key": key or uuid.uuid4().hex},
+            headers={"Authorization": f"Bearer {self.api_key}", "Idempotency-Key": key or uuid.uuid4().hex},
         )
 
     async def create(self, key: str | None = None, **changes: Any) -> str:
@@ -183,8 +184,9 @@ async def running(stack: str, **environment: str) -> AsyncIterator[Gateway]:
             ):
                 fields = {name: found[name] for name in ("ingress", "simulator", "kafka", "redis", "postgres")}
                 yield Gateway(
-                    **fields, merchant_id=found["merchant_id"], process=process, state=state, http=http, db=db
-                )
+                    **fields, merchant_id=found["merchant_id"], api_key=found["api_key"],
+                    process=process, state=state, http=http, db=db,
+                )  # fmt: skip
         except BaseException:
             sys.stderr.write(Path(log.name).read_text(errors="replace")[-8000:])
             raise

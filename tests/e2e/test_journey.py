@@ -68,7 +68,11 @@ async def test_a_trace_goes_from_the_request_to_the_provider_and_back_in_every_e
     over_http = await gateway.http.post(
         f"{gateway.ingress}/v1/payments",
         json=gateway.body(payment_method="pm_503_twice"),
-        headers={"Idempotency-Key": uuid.uuid4().hex, "traceparent": contexts[0]},
+        headers={
+            "Authorization": f"Bearer {gateway.api_key}",
+            "Idempotency-Key": uuid.uuid4().hex,
+            "traceparent": contexts[0],
+        },
     )
     key = uuid.uuid4().hex
     command = {"type": "create", "idempotency_key": key, **gateway.body(payment_method="pm_timeout_charged")}

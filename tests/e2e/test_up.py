@@ -54,6 +54,7 @@ async def test_the_json_line_says_where_everything_is(gateway: Gateway) -> None:
     assert found["postgres"].startswith("postgresql://")
     assert set(found["pids"]) >= ROLES
     assert found["merchant_id"] == gateway.merchant_id
+    assert found["api_key"].startswith("kfy_test_")
     for role in ROLES:
         command = Path(f"/proc/{found['pids'][role]}/cmdline").read_bytes()
         assert b"kifiya up" not in command

@@ -15,7 +15,8 @@ import sinks
 if TYPE_CHECKING:
     from ops.local.stack import Stack
 
-TABLES = Path(sinks.__file__).parent / "sql" / "0001_payments.sql"
+SQL = Path(sinks.__file__).parent / "sql"
+TABLES = ("0001_payments.sql", "0001_payment_status.sql", "0002_tenants.sql")
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ async def url(stack: Stack) -> AsyncIterator[str]:
     found = f"{stack.database_url.rpartition('/')[0]}/{name}"
     try:
         connection = await asyncpg.connect(found)
-        await connection.execute(TABLES.read_text())
+        for tables in TABLES:
+            await connection.execute((SQL / tables).read_text())
         await connection.close()
         yield found
     finally:

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +17,24 @@ import asyncpg
 import httpx2
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from ops import merchants
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import KafkaSettings, end_offsets
 from ops.local import child
 from ops.local.stack import Stack
-from schemas import codec, topics
+from schemas import api_key, codec, topics
+from schemas.api_key import Mode
 from schemas.records import PaymentCommand
 
 LANE = "simulator"
 DEADLINE_S = 30.0
+PEPPER = "a pepper of the tests"
+STRANGER = api_key.write(Mode.TEST, bytes(8), bytes(32))[1]
 NOWHERE = {
     "KAFKA_BOOTSTRAP": "127.0.0.1:9",
     "REDIS_URL": "redis://127.0.0.1:9/0",
     "DATABASE_URL": "postgresql://kifiya:secret@127.0.0.1:9/kifiya",
+    "API_KEY_PEPPER": PEPPER,
 }
 """A stack that is not there: nobody listens on the discard port."""
 
@@ -52,12 +57,18 @@ class Ingress:
     process: asyncio.subprocess.Process
     http: httpx2.AsyncClient
     port: int
-    merchant: str = field(default_factory=lambda: f"m-{uuid.uuid4().hex[:12]}")
+    database_url: str
+    merchant: str = ""
     lines: list[str] = field(default_factory=list)
+
+    async def become(self, merchant: str = "") -> None:
+        """Call as this merchant from now on, or as one of this moment's own."""
+        self.merchant = merchant or f"m-{uuid.uuid4().hex[:12]}"
+        self.http.headers["Authorization"] = f"Bearer {await key_of(self.database_url, self.merchant)}"
 
     def body(self, **changes: Any) -> dict[str, Any]:
         """The fields of a payment of this test's own merchant."""
-        fields = {"merchant_id": self.merchant, "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
+        fields = {"amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
         return {**fields, **changes}
 
     async def post(self, key: str | None = None, **changes: Any) -> httpx2.Response:
@@ -96,13 +107,25 @@ def environment(stack: Stack) -> dict[str, str]:
         "KAFKA_DIALECT": stack.kafka_dialect,
         "REDIS_URL": stack.redis_url,
         "DATABASE_URL": stack.database_url,
+        "API_KEY_PEPPER": PEPPER,
         "LANES": f'{{"{LANE}": {{"provider": "simulator"}}}}',
     }
 
 
+async def key_of(database_url: str, merchant: str, *scopes: str) -> str:
+    """A new key of this merchant in test mode; the merchant is made where it is missing. Raises asyncpg's errors."""
+    async with merchants.connected(database_url) as db:
+        await merchants.add(db, merchant, Mode.TEST)
+        made = await merchants.create_key(db, PEPPER.encode(), merchant, scopes or api_key.SCOPES)
+    return made.key
+
+
 @asynccontextmanager
 async def ingress(settings: dict[str, str]) -> AsyncIterator[Ingress]:
-    """Run an ingress on a free port; it must have listened, and must end with 0 unless the test ended it."""
+    """Run an ingress on a free port; it must have listened, and must end with 0 unless the test ended it.
+
+    Its client has the key of a merchant of its own, and a stranger's where the database has no tables.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ingress", env=os.environ | {"INGRESS_PORT": "0"} | settings,
         stderr=asyncio.subprocess.PIPE, preexec_fn=child.bind_to_parent,
@@ -126,7 +149,11 @@ async def ingress(settings: dict[str, str]) -> AsyncIterator[Ingress]:
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{listening.result()}", timeout=10, limits=limits, trust_env=False
         ) as http:
-            yield Ingress(process, http, listening.result(), lines=lines)
+            role = Ingress(process, http, listening.result(), settings["DATABASE_URL"], lines=lines)
+            http.headers["Authorization"] = f"Bearer {STRANGER}"
+            with suppress(OSError, asyncpg.PostgresError):
+                await role.become()
+            yield role
     finally:
         ended_here = process.returncode is None
         if ended_here:

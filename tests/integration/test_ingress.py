@@ -89,7 +89,7 @@ async def test_parallel_requests_with_one_key_are_published_once(ready: Stack, w
 
 async def test_two_processes_share_the_keys(ready: Stack) -> None:
     async with ingress(environment(ready)) as one, ingress(environment(ready)) as two:
-        two.merchant = one.merchant
+        two.merchant, two.http.headers["Authorization"] = one.merchant, one.http.headers["Authorization"]
         await asyncio.gather(one.well(), two.well())
         answers = await asyncio.gather(*(role.post(f"order-{n % 20}") for n in range(200) for role in (one, two)))
         assert Counter(answer.status_code for answer in answers) == {201: 20, 409: 380}
@@ -155,7 +155,9 @@ async def in_hand(role: Ingress) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     reader, writer = await asyncio.open_connection("127.0.0.1", role.port)
     writer.write(
         b"POST /v1/payments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nidempotency-key: %s\r\n"
-        b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (uuid.uuid4().hex.encode(), len(raw))
+        b"authorization: %s\r\n"
+        b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+        % (uuid.uuid4().hex.encode(), role.http.headers["authorization"].encode(), len(raw))
     )
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"  # so it is in a route's hands
     writer.write(raw[:20])
@@ -212,11 +214,11 @@ async def test_it_starts_without_anything_being_there_and_says_so() -> None:
         assert (await role.readiness())["missing"] == ["kafka"]
         for _ in range(5):
             answer, took_s = await role.timed_post()
-            assert (answer.status_code, answer.json()["code"]) == (503, "kafka-away")
+            assert (answer.status_code, answer.json()["code"]) == (503, "keys-away")
             assert answer.headers["retry-after"] == "1"
             assert took_s < 1
         answer = await role.http.get(f"/v1/payments/{uuid.uuid4()}")
-        assert (answer.status_code, answer.json()["code"]) == (503, "store-away")
+        assert (answer.status_code, answer.json()["code"]) == (503, "keys-away")
         assert role.actions().count("listening") == 1
         assert "secret" not in "".join(role.lines)
 

@@ -125,8 +125,8 @@ async def test_every_mix_of_absences_is_bounded_and_heals(
     accepted = 503 if mix >= {"kafka", "postgres"} else 201
     missing = frozenset({"kafka"}) if accepted == 503 else frozenset[str]()
     role, said_before = lasting, len(lasting.lines)
-    role.merchant = f"m-{uuid.uuid4().hex[:12]}"
     await role.well()
+    await role.become()
     known = await taken(role, "known")
     fault = Fault(own, mix, how)
     fault.begin()
@@ -272,18 +272,19 @@ async def test_a_full_redis_that_refuses_writes_stops_no_payment(own: Stack) -> 
     await client.aclose()
 
 
-async def test_a_missing_table_stops_no_payment_and_is_noticed_when_it_comes() -> None:
+async def test_tables_that_are_missing_leave_keys_unknown_and_are_noticed_when_they_come() -> None:
     async with running("embedded", overrides=False) as fresh:
         database, fresh.database_url = fresh.database_url, ""
         await prepare(fresh)
         fresh.database_url = database
         async with ingress(environment(fresh)) as role:
             await told_away(role, set(), {"postgres"})
-            created = await role.post("order-1")
-            assert created.status_code == 201
-            assert (await role.http.get(created.headers["location"])).status_code == 200
+            answer = await role.post("order-1")
+            assert (answer.status_code, answer.json()["code"]) == (503, "keys-away")
             await prepare(fresh)
+            await role.become()
             await role.well()
+            assert (await role.post("order-1")).status_code == 201
 
 
 async def test_a_topic_that_is_missing_is_not_ready() -> None:
@@ -292,5 +293,6 @@ async def test_a_topic_that_is_missing_is_not_ready() -> None:
         answer, took_s = await role.timed_post()
         assert (answer.status_code, took_s < BOUND_S) == (503, True)
         await prepare(fresh)
+        await role.become()
         await role.well()
         assert (await taken(role, "order-1")).status_code == 201

@@ -142,7 +142,7 @@ async def test_rows_are_found_by_id_many_at_once(stack: Stack) -> None:
     payments = Payments(stack.database_url)
     try:
         ids = [command.payment_id or "" for command in commands] + [str(uuid.uuid4()) for _ in range(600)]
-        rows = await asyncio.gather(*(payments.find(payment_id) for payment_id in ids))
+        rows = await asyncio.gather(*(payments.find(payment_id, "m") for payment_id in ids))
         assert [row["amount_minor"] if row else None for row in rows] == [1, 2, 3, 4, 5, *[None] * 600]
         connection = await asyncpg.connect(stack.database_url)
         count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kifiya-ingress' AND pid <> $1"
@@ -155,7 +155,7 @@ async def test_rows_are_found_by_id_many_at_once(stack: Stack) -> None:
         async with asyncio.timeout(10):
             while not lost.is_closed():
                 await asyncio.sleep(0.01)
-        assert await payments.find(ids[0]) is not None
+        assert await payments.find(ids[0], "m") is not None
         await connection.close()
     finally:
         await payments.close()

@@ -103,7 +103,7 @@ async def test_kafka_away_is_accepted_durably_and_relayed_in_order(own: Stack) -
         state = await role.readiness()
         assert (state["code"], "kafka" in state["degraded"]) == (200, True)
         await drained(own)  # the other process has a broker
-        other.merchant = role.merchant
+        await other.become(role.merchant)
         assert (await other.post("first")).status_code == 409
         found = await published(own, role.merchant)
         assert Counter(tasks_of(found).values()) == {1: 101}
@@ -214,12 +214,12 @@ async def test_a_kill_at_any_point_loses_nothing_that_was_accepted(own: Stack, n
     accepted: set[str] = set()
     if "relay" in name:  # what it is to relay when it starts
         async with ingress(environment(own) | AWAY) as role:
-            role.merchant = merchant
+            await role.become(merchant)
             for key in keys:
                 assert (await role.post(key)).status_code == 201
                 accepted.add(key)
     async with ingress(role_settings | (AWAY if through_outbox else {})) as role:
-        role.merchant = merchant
+        await role.become(merchant)
         for key in keys:
             try:
                 if (await role.post(key)).status_code == 201:
@@ -230,7 +230,7 @@ async def test_a_kill_at_any_point_loses_nothing_that_was_accepted(own: Stack, n
             assert await role.process.wait() == -9
     assert len(accepted) >= 2
     async with ingress(environment(own)) as role:
-        role.merchant = merchant
+        await role.become(merchant)
         for key in keys:
             answer = await taken(role, key)
             assert answer.status_code in ({409} if key in accepted else {201, 409})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
 from ingress.acceptance import Acceptance
 from ingress.app import assemble
@@ -25,16 +26,51 @@ from ingress.listing import Page
 from ingress.outbox import Full
 from ingress.payments import Replay
 from ingress.presence import Away
-from ingress.problem import Problem
+from ingress.tenants import Caller, Key, Reach, Tenants
 from ops.kafka.clients import Message, PublishTimedOut
-from schemas import codec, identity
+from schemas import api_key, codec, identity
 from schemas import command as commands
+from schemas.api_key import SCOPES, Mode
 from schemas.records import PaymentCommand, PaymentResult
 
 BODY: dict[str, Any] = {"merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
 KEY = "order-1001"
 ID = identity.payment_id("shop", KEY)
-LANES = frozenset({"simulator", "other"})
+LANES = frozenset({"simulator", "other", "bank"})
+REACH = Reach(LANES, sandbox=frozenset({"simulator", "other"}), default="simulator")
+PEPPER = b"a pepper of the tests"
+
+
+def key_of(merchant: str, mode: Mode = Mode.TEST, scopes: frozenset[str] = frozenset(SCOPES)) -> tuple[str, Key]:
+    """A key of this merchant, the same at each call, and what is stored of it."""
+    seed = hashlib.sha256(f"{merchant} {mode} {sorted(scopes)}".encode()).digest()
+    key_id, written = api_key.write(mode, seed[:8], seed)
+    return written, Key(api_key.digest(PEPPER, written.encode()), Caller(merchant, mode, scopes, key_id))
+
+
+API_KEY, _STORED = key_of("shop")
+AUTHORIZED = {"Authorization": f"Bearer {API_KEY}"}
+
+
+@dataclass
+class MemoryKeyring:
+    """The keys in PostgreSQL; ``asked`` are the ids that were looked up."""
+
+    away: bool = False
+    keys: dict[str, Key] = field(default_factory=lambda: {_STORED.caller.key_id: _STORED})
+    asked: list[str] = field(default_factory=list)
+
+    async def find(self, key_id: str) -> Key | None:
+        self.asked.append(key_id)
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("postgres-keys is away")
+        return self.keys.get(key_id)
+
+    def add(self, written: str, key: Key) -> dict[str, str]:
+        """Store the key; the header that presents it."""
+        self.keys[key.caller.key_id] = key
+        return {"Authorization": f"Bearer {written}"}
 
 
 @dataclass
@@ -94,14 +130,15 @@ class MemoryPayments:
     away: bool = False
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    async def find(self, payment_id: str) -> Mapping[str, Any] | None:
+    async def find(self, payment_id: str, merchant_id: str) -> Mapping[str, Any] | None:
         await asyncio.sleep(0)
         if self.away:
             raise Away("postgres is away")
-        return self.rows.get(payment_id)
+        row = self.rows.get(payment_id)
+        return row if row is not None and row["merchant_id"] == merchant_id else None
 
     async def ping(self) -> None:
-        await self.find("")
+        await self.find("", "")
 
 
 @dataclass
@@ -216,14 +253,6 @@ class MemoryResults:
         self._queue.put_nowait((payment_id.encode(), value if isinstance(value, bytes) else codec.encode(value)))
 
 
-def whose(request: Request, scope: str) -> str:
-    """The merchant of a header of the tests' own; ``-`` has no right to anything."""
-    found = request.headers.get("x-merchant", "shop")
-    if found == "-":
-        raise Problem(403, "missing-scope", f"the API key lacks the scope {scope}")
-    return found
-
-
 @dataclass
 class World:
     """The app and what is under it."""
@@ -235,6 +264,7 @@ class World:
     """Full unless a test is about it: then nothing but Kafka can take a command."""
     lists: MemoryLists = field(init=False)
     results: MemoryResults = field(default_factory=MemoryResults)
+    keyring: MemoryKeyring = field(default_factory=MemoryKeyring)
     waiters_max: int = 10
     in_flight_max: int = 100
     working: int = 100
@@ -253,15 +283,16 @@ class World:
             needed={"kafka": self.kafka.ping}, wanted={"redis": self.keys.ping, "postgres": self.payments.ping}
         )
         gate = Gate(self.in_flight_max, working=self.working)
+        tenants = Tenants(self.keyring, PEPPER, grace_s=900)
         return assemble(
-            self.acceptance(), readiness, LANES, gate,
-            lists=self.lists, finals=self.finals, whose=whose, replay=self.replay, access_log=access_log,
+            self.acceptance(), readiness, REACH, gate, tenants,
+            lists=self.lists, finals=self.finals, replay=self.replay, access_log=access_log,
         )  # fmt: skip
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
         transport = httpx2.ASGITransport(self.app())
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as found:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTHORIZED) as found:
             yield found
         await self.finals.close()
 

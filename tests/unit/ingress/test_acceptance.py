@@ -97,7 +97,7 @@ async def test_a_repeat_is_told_by_whoever_knows_it(
     assert taken.answer is Answer.REPEATED
     state = "COMPLETED" if postgres and stored else "PENDING"
     assert orjson.loads(taken.document)["status"] == state
-    assert taken.document == await world.acceptance().find(ID)
+    assert taken.document == await world.acceptance().find(ID, "shop")
 
 
 async def test_parallel_requests_with_one_key_publish_once() -> None:
@@ -236,9 +236,9 @@ async def test_a_payment_is_found_where_it_is_known_and_denied_only_by_both(
     world.keys.away, world.payments.away = not redis, not postgres
     if found == "away":
         with pytest.raises(Away):
-            await world.acceptance().find(ID)
+            await world.acceptance().find(ID, "shop")
         return
-    document = await world.acceptance().find(ID)
+    document = await world.acceptance().find(ID, "shop")
     assert (orjson.loads(document)["status"] if document else None) == found
 
 
@@ -248,10 +248,10 @@ async def test_a_payment_that_is_being_published_is_not_shown_yet() -> None:
     asking = asyncio.create_task(world.acceptance().accept(create()))
     while not world.keys.entries:
         await asyncio.sleep(0)
-    assert await world.acceptance().find(ID) is None
+    assert await world.acceptance().find(ID, "shop") is None
     world.kafka.gate.set()
     await asking
-    assert await world.acceptance().find(ID) is not None
+    assert await world.acceptance().find(ID, "shop") is not None
 
 
 async def test_slow_stores_shorten_the_wait_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:

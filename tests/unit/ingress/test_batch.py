@@ -12,7 +12,7 @@ import pytest
 from ingress import batch, shapes
 from schemas import command as commands
 from schemas import identity
-from tests.unit.ingress.fakes import BODY, ID, KEY, LANES, World, post, problem, row
+from tests.unit.ingress.fakes import BODY, ID, KEY, LANES, World, key_of, post, problem, row
 
 
 def line(key: Any = KEY, **changes: Any) -> bytes:
@@ -105,7 +105,8 @@ async def test_a_body_that_is_no_batch_is_refused_whole() -> None:
         problem(await send(client, *[line()] * 1001), 413, "too-many-lines")
         problem(await send(client, b"x" * (batch.BYTES_MAX + 1)), 413, "too-large")
         problem(await send(client, line(), kind="application/json"), 415, "unsupported-media-type", "Content-Type")
-        denied = {"Content-Type": batch.MEDIA_TYPE, "X-Merchant": "-"}
+        reads = world.keyring.add(*key_of("shop", scopes=frozenset({"payments:read"})))
+        denied = {"Content-Type": batch.MEDIA_TYPE, **reads}
         problem(await client.post("/v1/payments/batch", content=line(), headers=denied), 403, "missing-scope")
     assert world.kafka.records == []
 

@@ -104,4 +104,4 @@ async def test_where_nothing_waits_the_outbox_is_not_asked(monkeypatch: pytest.M
     acceptance = world.acceptance()
     acceptance._may_wait = lambda: False
     assert (await acceptance.accept(CREATE)).answer is Answer.ACCEPTED
-    assert await acceptance.find("7e0cf0a9-5c43-4a52-9a3c-0d2b1d5a31b1") is None
+    assert await acceptance.find("7e0cf0a9-5c43-4a52-9a3c-0d2b1d5a31b1", "shop") is None

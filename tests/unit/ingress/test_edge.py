@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ops.telemetry import configure_logging
-from tests.unit.ingress.fakes import BODY, ID, KEY, World, post, problem
+from tests.unit.ingress.fakes import API_KEY, AUTHORIZED, BODY, ID, KEY, World, post, problem
 
 
 def count(name: str, **labels: str) -> float:
@@ -95,7 +95,7 @@ async def test_head_is_answered_like_get() -> None:
 async def test_a_requests_trace_goes_with_its_commands_and_its_log_lines(capfd: pytest.CaptureFixture[str]) -> None:
     world = World()
     context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    headers = {"traceparent": context, "tracestate": "vendor=4111111111111111"}
+    headers = {**AUTHORIZED, "traceparent": context, "tracestate": "vendor=4111111111111111"}
     line = json.dumps({**BODY, "idempotency_key": "order-2"})
     kept = list(logging.getLogger().handlers), logging.getLogger().level
     configure_logging("ingress")
@@ -183,7 +183,11 @@ async def test_a_request_cut_off_by_the_end_of_the_process_is_told_to_come_again
 
 
 def scope(method: str, path: str) -> dict[str, Any]:
-    headers = [(b"content-type", b"application/json"), (b"idempotency-key", KEY.encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"idempotency-key", KEY.encode()),
+        (b"authorization", f"Bearer {API_KEY}".encode()),
+    ]
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
         "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
@@ -198,7 +202,7 @@ async def test_answers_are_counted_by_route_and_never_by_what_a_merchant_sent() 
     taken = count("kifiya_ingress_create_seconds_count")
     missed = count("kifiya_ingress_answers_total", route="/v1/payments/{payment_id}", code="404")
     async with world.client() as client:
-        await post(client, "secret-key", merchant_id="secretmerchant")
+        await post(client, "secret-key", customer_id="secretcustomer")
         await client.get("/v1/payments/secret-id")
         await client.get("/secret-path")
         metrics = (await client.get("/metrics")).text
@@ -215,7 +219,7 @@ async def test_the_access_log_is_one_line_without_the_clients_text(capfd: pytest
     configure_logging("ingress")
     try:
         transport = httpx2.ASGITransport(World().app(access_log=True))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTHORIZED) as client:
             await client.get("/v1/payments/4111111111111111?card=4111111111111111", headers={"X-Request-Id": "r-1"})
     finally:
         logging.getLogger().handlers[:], level = kept

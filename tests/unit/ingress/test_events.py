@@ -13,10 +13,11 @@ from fastapi import FastAPI, Request
 from ingress import cursor, events, problem
 from ingress.catchup import Readers
 from ingress.feed import Bounds, Feed
-from ingress.problem import Problem
 from ingress.recent import Recent
 from ingress.tail import Tail, merchant_of
+from ingress.tenants import CALLER, INVALID, Caller
 from schemas import codec
+from schemas.api_key import Mode
 from schemas.records import EventType, PaymentEvent, State
 from tests.unit.ingress.fakes import problem as problem_of
 from tests.unit.ingress.test_stream import MemoryReaders, MemoryTail
@@ -34,13 +35,26 @@ def event(merchant: str, payment_id: str = "p-1", version: int = 1) -> bytes:
     )  # fmt: skip
 
 
+class Known:
+    """Stands for the edge: the caller and the scope are what a header of the tests says."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        named = dict(scope["headers"]).get(b"x-caller", b"").decode().split()
+        if named:
+            scope[CALLER] = Caller(named[0], Mode.TEST, frozenset(named[1:]), "0" * 16)
+        await self._app(scope, receive, send)
+
+
 class Gateway:
     """The route over a topic of two partitions in memory."""
 
     def __init__(self) -> None:
         self.tail = MemoryTail(Recent([0, 0]))
         self.readers = MemoryReaders()
-        self.away = False
+        self.away = self.revoked = False
         self.bounds = Bounds(1, 1)
         self.feed = Feed(cast("Tail", self.tail), cast("Readers", self.readers), self.ping)
 
@@ -48,15 +62,9 @@ class Gateway:
         if self.away:
             raise OSError("nobody there")
 
-    async def allowed(self, request: Request) -> None:
-        self.whose(request, "payments:read")
-
-    def whose(self, request: Request, scope: str) -> str:
-        assert scope == "payments:read"
-        key = request.headers.get("authorization")
-        if key is None:
-            raise Problem(401, "missing-api-key", "is required", field="Authorization")
-        return key
+    async def again(self, _: Request) -> None:
+        if self.revoked:
+            raise INVALID
 
     def add(self, partition: int, offset: int, merchant: str, version: int = 1, context: str | None = None) -> None:
         assert self.tail.present is not None
@@ -65,9 +73,10 @@ class Gateway:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
         app = FastAPI()
-        app.include_router(events.routes(events.Live(self.feed, self.bounds, self.whose, self.allowed, 0.05)))
+        app.add_middleware(Known)
+        app.include_router(events.routes(events.Live(self.feed, self.bounds, self.again, 0.05)))
         problem.install(app)
-        headers = {"authorization": "shop"}
+        headers = {"x-caller": "shop payments:read"}
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as found:
             yield found
@@ -131,7 +140,9 @@ async def test_who_may_not_and_what_is_gone(accept: str) -> None:
         http.headers["Accept"] = accept
         problem_of(await http.get("/v1/events", params={"after": cursor.encode([6, 8])}), 410, "cursor-gone")
         problem_of(await http.get("/v1/events", headers={"Last-Event-ID": "x"}), 400, "invalid-cursor", "Last-Event-ID")
-        del http.headers["authorization"]
+        http.headers["x-caller"] = "shop payments:write"
+        problem_of(await http.get("/v1/events"), 403, "missing-scope")
+        del http.headers["x-caller"]
         problem_of(await http.get("/v1/events"), 401, "missing-api-key", "Authorization")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ingress.fakes import BODY, World
+from tests.unit.ingress.fakes import AUTHORIZED, BODY, World
 
 COMMON = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CANARY = "4111111111111111"
@@ -44,7 +44,8 @@ class Gateway:
         return self.loop.run_until_complete(self._request(method, path, **more))
 
     async def _request(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://gateway") as client:
+        transport = httpx2.ASGITransport(self.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTHORIZED) as client:
             return await client.request(method, path, **more)
 
 

@@ -15,7 +15,7 @@ from ingress.payments import Replay
 from ops.kafka.clients import RecordRefused
 from schemas import command as commands
 from schemas import identity
-from tests.unit.ingress.fakes import BODY, ID, KEY, World, post, problem, row
+from tests.unit.ingress.fakes import AUTHORIZED, BODY, ID, KEY, World, post, problem, row
 
 JSON = {"Content-Type": "application/json", "Idempotency-Key": KEY}
 
@@ -232,7 +232,7 @@ async def test_a_bad_field_is_named_and_its_value_is_not(changes: dict[str, Any]
     assert world.keys.entries == {}
 
 
-@pytest.mark.parametrize("field", ["merchant_id", "amount", "currency", "payment_method"])
+@pytest.mark.parametrize("field", ["amount", "currency", "payment_method"])
 @pytest.mark.parametrize("value", ["(absent)", None])
 async def test_a_missing_field_is_named(field: str, value: str | None) -> None:
     answer, _ = await send(body(**{field: value}))
@@ -316,7 +316,9 @@ async def test_a_bad_header_is_named(headers: list[tuple[Any, Any]], status: int
     if code in {"missing-idempotency-key", "invalid-idempotency-key"}:
         headers = [*headers, ("Content-Type", "application/json")]
     async with world.client() as client:
-        request = httpx2.Request("POST", "http://gateway/v1/payments", headers=headers, content=body())
+        request = httpx2.Request(
+            "POST", "http://gateway/v1/payments", headers=[*headers, *AUTHORIZED.items()], content=body()
+        )
         answer = await client.send(request)
     problem(answer, status, code, field)
     assert "4111" not in answer.text

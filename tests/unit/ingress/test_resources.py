@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from schemas.api_key import SCOPES
 from schemas.records import CommandType, PaymentCommand, State
-from tests.unit.ingress.fakes import ID, World, post, problem, row
+from tests.unit.ingress.fakes import ID, World, key_of, post, problem, row
 
 AT = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 STEP: dict[str, Any] = {
@@ -18,7 +19,11 @@ STEP: dict[str, Any] = {
     "traceparent": None,
     "topic": "payments.events", "partition": 3,
 }  # fmt: skip
-OTHER = {"X-Merchant": "other"}
+
+
+def calling(world: World, merchant: str, *scopes: str) -> dict[str, str]:
+    """The header of a key of this merchant, with all scopes where none is named."""
+    return world.keyring.add(*key_of(merchant, scopes=frozenset(scopes or SCOPES)))
 
 
 def stored(world: World, count: int, **changes: Any) -> list[str]:
@@ -97,27 +102,28 @@ async def test_another_merchants_payment_is_as_none_at_all() -> None:
     world = World()
     world.payments.rows[ID] = row(state="PENDING")
     nobodys = str(uuid.uuid4())
+    other = calling(world, "other")
     async with world.client() as client:
         for method, path in (("GET", "/events"), ("POST", "/cancel")):
-            theirs = await client.request(method, f"/v1/payments/{ID}{path}", headers=OTHER)
-            none = await client.request(method, f"/v1/payments/{nobodys}{path}", headers=OTHER)
+            theirs = await client.request(method, f"/v1/payments/{ID}{path}", headers=other)
+            none = await client.request(method, f"/v1/payments/{nobodys}{path}", headers=other)
             problem(theirs, 404, "no-such-payment")
             assert theirs.content == none.content
             problem(await client.request(method, f"/v1/payments/no-id{path}"), 404, "no-such-payment", "payment_id")
-        assert (await client.get("/v1/payments", headers=OTHER)).json() == {"payments": [], "next_cursor": None}
+        assert (await client.get("/v1/payments", headers=other)).json() == {"payments": [], "next_cursor": None}
     assert world.kafka.records == []
 
 
 async def test_a_key_without_the_right_reads_and_cancels_nothing() -> None:
     world = World()
     world.payments.rows[ID] = row(state="PENDING")
-    denied = {"X-Merchant": "-"}
     async with world.client() as client:
         for method, path, scope in (
             ("GET", "", "payments:read"), ("GET", f"/{ID}/events", "payments:read"),
             ("POST", f"/{ID}/cancel", "payments:write"),
         ):  # fmt: skip
-            answer = await client.request(method, f"/v1/payments{path}", headers=denied)
+            others = [each for each in SCOPES if each != scope]
+            answer = await client.request(method, f"/v1/payments{path}", headers=calling(world, "shop", *others))
             assert scope in problem(answer, 403, "missing-scope")["detail"]
     assert world.kafka.records == []
 

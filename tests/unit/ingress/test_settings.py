@@ -13,6 +13,7 @@ GOOD = {
     "KAFKA_BOOTSTRAP": "a:9092,b:9092",
     "REDIS_URL": "redis://:secret@localhost:6379/0",
     "DATABASE_URL": "postgresql://kifiya:secret@localhost/kifiya",
+    "API_KEY_PEPPER": "a secret known to few",
 }
 
 
@@ -46,7 +47,8 @@ def test_the_defaults_keep_a_create_below_two_seconds() -> None:
         ("INGRESS_PORT", "65536"), ("INGRESS_PORT", "-1"), ("INGRESS_PORT", "x"), ("PUBLISH_TIMEOUT_S", "0"),
         ("PUBLISH_TIMEOUT_S", "nan"), ("IN_FLIGHT_MAX", "0"), ("REMEMBER_S", "1"), ("LOG_LEVEL", "loud"),
         ("CORS_ORIGINS", "*"), ("CORS_ORIGINS", "https://shop.example/"), ("CORS_ORIGINS", "https://a.example;b.example"),
-        ("HSTS_MAX_AGE_S", "-1"), ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
+        ("HSTS_MAX_AGE_S", "-1"), ("API_KEY_PEPPER", "secret"), ("API_KEY_GRACE_S", "-1"),
+        ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
     ],
 )  # fmt: skip
 def test_a_bad_one_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

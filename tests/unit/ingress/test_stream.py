@@ -253,6 +253,18 @@ async def test_the_end_of_the_process_ends_streams_cleanly() -> None:
         assert found.events == ["0/0"]
 
 
+async def test_a_revoked_key_hears_of_nothing_more_even_where_events_never_pause() -> None:
+    found = client()
+    async with open_(found, heartbeat_s=60) as task:
+        add(found, 0, 0)
+        await found.until(lambda: found.events)
+        found.key_works = False
+        add(found, 0, 1)
+        await asyncio.wait_for(task, 5)
+    assert found.ended
+    assert found.events == ["0/0"]
+
+
 async def test_a_revoked_key_ends_its_streams() -> None:
     found = client()
     async with open_(found) as task:

@@ -13,12 +13,13 @@ from uvicorn.server import ServerState
 
 from ingress import requests, wire
 from ingress.security_headers import hsts
-from tests.unit.ingress.fakes import BODY, ID, KEY, World
+from tests.unit.ingress.fakes import API_KEY, AUTHORIZED, BODY, ID, KEY, World
 
 RAW = json.dumps(BODY).encode()
 HOST = b"host: gateway\r\n"
 KIND = b"content-type: application/json\r\n"
 CREATE = b"POST /v1/payments HTTP/1.1\r\n" + HOST + KIND + b"idempotency-key: " + KEY.encode() + b"\r\n"
+CREATE += b"authorization: Bearer " + API_KEY.encode() + b"\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\n" + HOST
 
 pytestmark = pytest.mark.alone
@@ -361,7 +362,8 @@ async def test_an_absolute_address_is_the_path_in_it() -> None:
 @pytest.mark.parametrize("path", [b"/v1/payments/%ff%fe", b"/v1/payments/%00", b"/v1/payments/%", b"/v1/payments/%zz"])
 async def test_odd_percent_codes_are_not_found(path: bytes) -> None:
     async with client() as found:
-        found.writer.write(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+        key = b"authorization: " + AUTHORIZED["Authorization"].encode() + b"\r\n"
+        found.writer.write(b"GET " + path + b" HTTP/1.1\r\n" + HOST + key + b"\r\n")
         assert (await found.answer())[0] == 404
 
 

@@ -32,10 +32,13 @@ def test_an_answer_without_a_length_is_an_error() -> None:
 
 
 def test_a_request_asks_for_a_valid_payment() -> None:
-    head, _, body = request("/v1/payments", "run-1").partition(b"\r\n\r\n")
+    head, _, body = request("/v1/payments", "run-1", "kfy_test_1.2").partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /v1/payments HTTP/1.1"
     assert f"Content-Length: {len(body)}" in lines
     assert "Idempotency-Key: run-1" in lines
-    found = command.create(json.loads(body), idempotency_key="run-1", lanes=frozenset(), accepted_at_ms=1)
+    assert "Authorization: Bearer kfy_test_1.2" in lines
+    found = command.create(
+        {"merchant_id": "bench", **json.loads(body)}, idempotency_key="run-1", lanes=frozenset(), accepted_at_ms=1
+    )
     assert found.amount_minor == 1250
