@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -20,14 +21,34 @@ LEDGER_TABLE: Final = "ledger"
 
 DEFAULT_TIERS: Final = ("1s", "2s", "5s", "15s", "1m", "5m")
 
+LEVELS: Final = (1, 1, 1, 3)
+"""How many queues of fresh tasks each level of a lane has; the last one's are shared out among merchants by a hash."""
+
 _DAY_MS: Final = 86_400_000
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
 _TIER = re.compile(r"[1-9][0-9]{0,5}[smh]", re.ASCII)
 
 
 def lane_topic(lane: str) -> str:
-    """Fresh tasks of a lane."""
+    """Fresh tasks of a lane, of merchants that have little waiting: the first of its queues."""
     return f"payments.lane.{lane}"
+
+
+def queue_topic(lane: str, level: int, number: int = 0) -> str:
+    """One queue of fresh tasks, ``number`` within its level. Raises IndexError where there is no such level."""
+    if level == 0:
+        return lane_topic(lane)
+    return f"payments.lane.{lane}.l{level}" + (f"-{number}" if LEVELS[level] > 1 else "")
+
+
+def queue_topics(lane: str) -> tuple[str, ...]:
+    """All queues of a lane's fresh tasks, in the order of service."""
+    return tuple(queue_topic(lane, level, number) for level, count in enumerate(LEVELS) for number in range(count))
+
+
+def queue_number(level: int, merchant_id: str) -> int:
+    """Which of a level's queues is a merchant's: two who send a lot share a level, mostly, rather than one line."""
+    return zlib.crc32(merchant_id.encode()) % LEVELS[level]
 
 
 def due_topic(lane: str) -> str:
@@ -103,7 +124,10 @@ def declare(
     ]
     for lane in lanes:
         topics += [
-            Topic(lane_topic(lane), "PaymentTask", lane_partitions, _WORK, f"fresh tasks of lane {lane}"),
+            *(
+                Topic(name, "PaymentTask", lane_partitions, _WORK, f"fresh tasks of lane {lane}, queue {number}")
+                for number, name in enumerate(queue_topics(lane), 1)
+            ),
             Topic(due_topic(lane), "PaymentTask", lane_partitions, _WORK, f"due retries of lane {lane}"),
             Topic(cancel_topic(lane), "PaymentTask", lane_partitions, _WORK, f"cancellations of lane {lane}"),
             Topic(

@@ -20,6 +20,7 @@ def _settings() -> StreamSettings:
         settings = StreamSettings()
         settings.lane_table()
         settings.tiers()
+        settings.weights()
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])).upper()

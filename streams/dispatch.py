@@ -1,9 +1,9 @@
-"""DISPATCH: calls the provider of one lane, one call in hand per partition, and settles what it answers.
+"""DISPATCH: calls the provider of one lane, one call in hand per partition of each queue, and settles what it answers.
 
-Reads ``payments.lane.<lane>``, ``.due`` and ``.cancel``; writes the ledger, then events, results, retries, dead
-letters. A record is acked only after the broker has acked all that follows from it. Midway crash: before the intent is
-durable the task runs anew; after it the call counts as UNKNOWN and the provider is asked; after the outcome the ledger
-publishes again.
+Reads ``payments.lane.<lane>`` and its lower levels, ``.due`` and ``.cancel``; writes the ledger, then events, results,
+retries, dead letters. A record is acked only after the broker has acked all that follows from it. Midway crash: before
+the intent is durable the task runs anew; after it the call counts as UNKNOWN and the provider is asked; after the
+outcome the ledger publishes again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
+from streams.queues import Queue
 from streams.stores.archive import Archive, MemoryArchive
 from streams.stores.ledger import Ledger
 from streams.throttle import Turnstile
@@ -105,8 +106,8 @@ class Dispatcher:
     chance: Callable[[], float] = random.random
     locks: Locks = field(default_factory=Locks)
 
-    async def create(self, task: PaymentTask, origin: Origin, *, due: bool) -> None:
-        """Do what a create task asks for; returns when all that follows is durable."""
+    async def create(self, task: PaymentTask, origin: Origin, *, queue: Queue) -> None:
+        """Do what a create task of this queue asks for; returns when all that follows is durable."""
         if self.ledger.read(origin.partition, task.payment_id) is None and await self._known_from_long_ago(
             task, origin
         ):
@@ -114,7 +115,7 @@ class Dispatcher:
         while True:
             try:
                 if self._decide(task, origin) in payment.CALLS:
-                    done = await self._try_call(task, origin, due=due)
+                    done = await self._try_call(task, origin, queue)
                 else:
                     done = await self._without_call(task, origin)
             except Overtaken:
@@ -211,10 +212,10 @@ class Dispatcher:
             STEPS.labels(self.lane, step.value).inc()
             return True
 
-    async def _try_call(self, task: PaymentTask, origin: Origin, *, due: bool) -> bool:
+    async def _try_call(self, task: PaymentTask, origin: Origin, queue: Queue) -> bool:
         """Breaker, then permit, then the ledger's last word, then the call. False: nothing was sent, decide again."""
         try:
-            permit, ticket = await self._permit(due=due)
+            permit, ticket = await self._permit(queue)
         except LimiterUnavailable:
             logger().warning("no permit: the limiter's store is away", action="limiter-away", lane=self.lane)
             await asyncio.sleep(LIMITER_REST_S)
@@ -226,14 +227,14 @@ class Dispatcher:
                 if step not in payment.CALLS:
                     NOT_SENT.labels(self.lane, "overtaken").inc()
                     return False
-                return await self._call(task, origin, Call(step.value), _Turn(permit, ticket, granted_at, due))
+                return await self._call(task, origin, Call(step.value), _Turn(permit, ticket, granted_at, queue))
         finally:
             self.breaker.leave(ticket, ok=None)  # where nothing was sent, a probe makes room for the next one
 
-    async def _permit(self, *, due: bool) -> tuple[Permit, int]:
+    async def _permit(self, queue: Queue) -> tuple[Permit, int]:
         """Wait for the breaker, then for a slot: an open breaker burns no permits."""
         asked = self.clock()
-        async with self.turnstile.turn(due=due):
+        async with self.turnstile.turn(queue):
             while True:
                 while (wait_s := self.breaker.wait_s()) > 0:
                     BREAKER_OPEN.labels(self.lane).set(1)
@@ -242,6 +243,7 @@ class Dispatcher:
                 ticket = self.breaker.enter()
                 try:
                     permit = await self.limiter.acquire(self.lead.seconds())
+                    await asyncio.sleep(self.lead.turn_s(permit.opens_at - self.clock()))
                 except BaseException:
                     self.breaker.leave(ticket, ok=None)
                     raise
@@ -261,7 +263,7 @@ class Dispatcher:
         await AFTER_INTENT.reach()
         await self.outbox.all_of(task, intended)
         await AFTER_INTENT_TOLD.reach()
-        answer = await self._request(task, call, turn)
+        answer = await self._request(task, call, turn, lambda: not payment.expired(task, before, self.now_ms()))
         if answer is None:
             entry = payment.not_sent(before, intended, self.now_ms())
             await self._store_and_publish(task, origin, entry, intended)
@@ -272,7 +274,9 @@ class Dispatcher:
         await self._settle(task, origin, intended, before, outcome, sent_at_us=sent_at_us)
         return True
 
-    async def _request(self, task: PaymentTask, call: Call, turn: _Turn) -> tuple[Outcome, int | None] | None:
+    async def _request(
+        self, task: PaymentTask, call: Call, turn: _Turn, in_time: Callable[[], bool]
+    ) -> tuple[Outcome, int | None] | None:
         """The outcome, and when the request was written on the limiter's clock; None: nothing was sent.
 
         Where the permit comes too late, the intent stands and the request waits for another one: a slow Kafka delays
@@ -281,13 +285,13 @@ class Dispatcher:
         permit, granted_at = turn.permit, turn.granted_at
         for _ in range(MOST_PERMITS):
             try:
-                return await self._in_its_slot(task, call, permit, granted_at)
+                return await self._in_its_slot(task, call, permit, granted_at, in_time)
             except PermitExpired:
                 NOT_SENT.labels(self.lane, "late").inc()
-            if not self.holds() or not self.breaker.admits(turn.ticket):
+            if not in_time() or not self.holds() or not self.breaker.admits(turn.ticket):
                 return None
             try:
-                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(due=turn.due):
+                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(turn.queue):
                     permit = await self.limiter.acquire(self.lead.seconds())
             except (LimiterUnavailable, TimeoutError):
                 return None
@@ -295,7 +299,7 @@ class Dispatcher:
         return None
 
     async def _in_its_slot(
-        self, task: PaymentTask, call: Call, permit: Permit, granted_at: float
+        self, task: PaymentTask, call: Call, permit: Permit, granted_at: float, in_time: Callable[[], bool]
     ) -> tuple[Outcome, int | None]:
         """One request, written when its slot begins. Raises PermitExpired: not written."""
         written_at: float | None = None
@@ -310,6 +314,8 @@ class Dispatcher:
             permit.check(now)
             if not self.holds():
                 raise PermitExpired("it is not sure that the partition is still ours")
+            if not in_time():
+                raise PermitExpired("the payment's time is over")
             written_at = now
 
         request = self.provider.charge if call is Call.CHARGE else self.provider.status
@@ -381,7 +387,7 @@ class _Turn:
     permit: Permit
     ticket: int
     granted_at: float
-    due: bool
+    queue: Queue
 
 
 def _healthy(outcome: Outcome) -> bool:

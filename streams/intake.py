@@ -1,24 +1,26 @@
 """INTAKE: decodes and validates commands, moves them home, removes duplicates, routes payments to their lanes.
 
-Reads ``payments.commands``; writes lane and cancel topics, PENDING events, dead letters, then its memory of keys seen.
-Batches per partition: all that follows is acked by the broker, then the memory is, then the batch's offsets may be
-committed. Midway crash: the batch comes again; what was remembered with the same coordinates is forwarded again.
+Reads ``payments.commands``; writes the lanes' queues, cancels, PENDING events, dead letters, then its memory of keys
+seen. Batches per partition: all that follows is acked by the broker, then the memory is, then the batch's offsets may
+be committed. Midway crash: the batch comes again; what was remembered with the same coordinates is forwarded again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Final
 
+from aiokafka import TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
 from ops.failpoints import Failpoint
-from ops.kafka import agents, faust_app
+from ops.kafka import agents, done, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
@@ -26,6 +28,7 @@ from schemas import topics
 from streams import dedup
 from streams.router import Plan, Record, Router, letter_of
 from streams.settings import StreamSettings
+from streams.share import Share
 from streams.stores.ledger import Gate, Store
 
 DECISIONS = Counter("kifiya_intake_commands", "Commands by what was done with them.", ["decision"])
@@ -56,12 +59,13 @@ class Intake:
     memory: Store
     publish: Publish
     gate: Gate = nullcontext
+    share: Share | None = None
 
     async def handle(self, records: list[Record]) -> None:
         """Publish, remember durably, remember locally. Raises PublishError: then nothing may be acked."""
         now_ms = time.time_ns() // 1_000_000
         partition = records[0].partition
-        plan = self.router.plan(records, self.memory.parts.of(partition), now_ms)
+        plan = self.router.plan(records, self.memory.parts.of(partition), now_ms, self.share)
         await BEFORE_PUBLISH.reach()
         try:
             await self.publish(plan.messages)
@@ -127,8 +131,9 @@ async def run(settings: StreamSettings) -> None:
     app = faust_app.create_app(topics.INTAKE_APP, settings.kafka, datadir=settings.data_dir)
     async with Publisher(settings.kafka) as publisher:
         store = create_table(app, topics.SEEN_TABLE, settings.command_partitions, publisher)
-        router = Router(tuple(settings.lane_table()), settings.command_partitions)
-        intake = Intake(router, store, publisher.publish, app.writing)
+        lanes = settings.lane_table()
+        share = Share(lanes, settings.weights())
+        intake = Intake(Router(tuple(lanes), settings.command_partitions), store, publisher.publish, app.writing, share)
 
         async def handle(messages: list[Any]) -> None:
             await intake.handle([_record(message) for message in messages])
@@ -148,11 +153,34 @@ async def run(settings: StreamSettings) -> None:
             return {"ready": not app.missing, "missing": app.missing}
 
         async with admin_server(settings.admin_host, settings.admin_port, health):
-            sweeping = asyncio.create_task(sweep())
+            beside = [asyncio.create_task(each) for each in (sweep(), *_watch(settings, app, share))]
             try:
                 await faust_app.serve(app)
             finally:
-                sweeping.cancel()
+                for task in beside:
+                    task.cancel()
+
+
+def _watch(settings: StreamSettings, app: faust_app.App, share: Share) -> list[Coroutine[Any, Any, None]]:
+    """For each lane: tell ``share`` again and again what is done."""
+
+    def owns() -> None:
+        found = sum(tp.topic == topics.COMMANDS for tp in app.consumer.assignment())
+        share.owns(max(1, found) / settings.command_partitions)
+
+    def told(lane: str, count: int, *, idle: bool) -> None:
+        owns()
+        share.done(lane, count, idle=idle)
+
+    return [
+        done.watch(
+            settings.kafka,
+            topics.dispatch_app(lane),
+            [TopicPartition(name, n) for name in topics.queue_topics(lane) for n in range(settings.lane_partitions)],
+            functools.partial(told, lane),
+        )
+        for lane in settings.lane_table()
+    ]
 
 
 def _record(message: Any) -> Record:

@@ -1,7 +1,7 @@
 """One lane's dispatch as a process: settings in, Faust agents over the dispatcher, until SIGTERM.
 
-Agents on the lane's fresh, due and cancel topics, one coroutine per topic-partition; their topics and the ledger share
-one partition count, so one worker holds all that concerns a payment.
+Agents on the lane's queues of fresh tasks, on its due and its cancel topic, one coroutine per topic-partition; their
+topics and the ledger share one partition count, so one worker holds all that concerns a payment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
 from schemas import codec, topics
 from schemas.records import PaymentTask
-from streams import dead_letter, payment
+from streams import dead_letter, payment, queues
 from streams.breaker import Breaker
 from streams.dispatch import Dispatcher, Origin, wall_ms
 from streams.lead import Lead
@@ -111,17 +111,11 @@ def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
 def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher) -> None:
     lane = dispatcher.lane
 
-    async def fresh(task: PaymentTask, origin: Origin) -> None:
-        await dispatcher.create(task, origin, due=False)
-
-    async def due(task: PaymentTask, origin: Origin) -> None:
-        await dispatcher.create(task, origin, due=True)
-
-    for name, handle in (
-        (topics.lane_topic(lane), fresh),
-        (topics.due_topic(lane), due),
-        (topics.cancel_topic(lane), dispatcher.cancel),
-    ):
+    creates = queues.fresh_queues(lane) | {topics.due_topic(lane): queues.DUE}
+    handles: dict[str, Handle] = {
+        name: functools.partial(dispatcher.create, queue=queue) for name, queue in creates.items()
+    }
+    for name, handle in (handles | {topics.cancel_topic(lane): dispatcher.cancel}).items():
         one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=handle)
         app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(agents.one_by_one(app, one))
 

@@ -28,6 +28,14 @@ class Lead:
         """From the permit's grant until the request could be written."""
         self._took_s.append(seconds)
 
+    def turn_s(self, opens_in_s: float) -> float:
+        """How long to keep the turn with a permit in hand: until two leads before its slot, in time for the next.
+
+        Under load slots are a window ahead: calls of the last level would stand in all of them before one of the first
+        comes, and a queue with one call in hand per partition could not have more turns in a window than those.
+        """
+        return max(0.0, opens_in_s - 2 * self.seconds())
+
     def seconds(self) -> float:
         """What to ask the limiter for."""
         return min(self.longest_s, SLACK * max(self._took_s) + LEAST_S)

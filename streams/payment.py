@@ -151,9 +151,13 @@ def decide(task: PaymentTask, entry: Entry | None, now_ms: int, rules: Rules) ->
     if entry.final or (entry.state is State.REVIEW and not replayed):
         return Step.PUBLISH_AGAIN  # it may have ended without a call, and the worker may have died before it said so
     if entry.first_called_at_ms is None:
-        expired = task.expires_at_ms is not None and task.expires_at_ms <= now_ms
-        return Step.EXPIRE if expired else Step.CHARGE
+        return Step.EXPIRE if expired(task, entry, now_ms) else Step.CHARGE
     return _next_call(entry, now_ms, rules, replayed=replayed)
+
+
+def expired(task: PaymentTask, entry: Entry, now_ms: int) -> bool:
+    """Whether its time is over and it was never sent; once it was, only the provider's answer or a person ends it."""
+    return entry.first_called_at_ms is None and task.expires_at_ms is not None and task.expires_at_ms <= now_ms
 
 
 def _next_call(entry: Entry, now_ms: int, rules: Rules, *, replayed: bool) -> Step:

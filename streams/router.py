@@ -14,6 +14,7 @@ from schemas.records import CommandType, EventType, PaymentCommand, PaymentEvent
 from schemas.strict_json import InvalidJson, loads
 from streams import dead_letter, dedup
 from streams.dedup import Seen, Verdict
+from streams.share import Share
 
 REHOMED: Final = "rehomed-from"
 
@@ -38,6 +39,7 @@ class Plan:
     remember: dict[bytes, bytes] = field(default_factory=dict)
     decisions: list[str] = field(default_factory=list)
     letters: list[str] = field(default_factory=list)
+    share: Share | None = None
 
     def add(self, record: Record, *messages: Message) -> None:
         """Publish these because of that record, as a part of its trace."""
@@ -53,9 +55,14 @@ class Router:
     lanes: tuple[str, ...]
     partitions: int
 
-    def plan(self, records: Iterable[Record], memory: Mapping[bytes, bytes], now_ms: int) -> Plan:
-        """Decide on each record in order; later ones see what earlier ones of the batch will leave in memory."""
-        plan = Plan()
+    def plan(
+        self, records: Iterable[Record], memory: Mapping[bytes, bytes], now_ms: int, share: Share | None = None
+    ) -> Plan:
+        """Decide on each record in order; later ones see what earlier ones of the batch will leave in memory.
+
+        ``share`` says in which level a new payment waits, and counts it; without it all wait in the first.
+        """
+        plan = Plan(share=share)
         for record in records:
             try:
                 self._route(record, memory, plan, now_ms)
@@ -121,7 +128,7 @@ class Router:
         key = task.payment_id.encode()
         plan.add(
             record,
-            Message(topics.lane_topic(task.lane), key, codec.encode(task)),
+            Message(_queue(task, plan.share), key, codec.encode(task)),
             Message(topics.EVENTS, key, codec.encode(_pending(task))),
         )
 
@@ -183,6 +190,16 @@ def _task(asked: PaymentCommand, seen: Seen, *, kind: TaskKind = TaskKind.CREATE
         expires_at_ms=asked.expires_at_ms,
         accepted_at_ms=seen.accepted_at_ms,
     )
+
+
+def _queue(task: PaymentTask, share: Share | None) -> str:
+    """The topic that a task waits in, by what its merchant has waiting.
+
+    A replay may choose another one than the first time: the task then stands in two, and dispatch, for which both are
+    of one partition and one payment, calls for the first and drops the second.
+    """
+    level = share.place(task.lane, task.merchant_id) if share else 0
+    return topics.queue_topic(task.lane, level, topics.queue_number(level, task.merchant_id) if level else 0)
 
 
 def _pending(task: PaymentTask) -> PaymentEvent:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ops.kafka.clients import KafkaSettings
 from schemas import topics
 from schemas.lanes import Lane, parse_lanes
+from streams.share import parse_weights
 
 
 class StreamSettings(BaseSettings):
@@ -29,6 +30,7 @@ class StreamSettings(BaseSettings):
     lane_partitions: int = Field(8, ge=1, le=1024)
     dedup_window_s: float = Field(7 * 86400, gt=0)
     ledger_window_s: float = Field(7 * 86400, gt=0)
+    merchant_weights: str = "{}"
     max_attempts: int = Field(8, ge=1, le=100)
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
@@ -52,6 +54,10 @@ class StreamSettings(BaseSettings):
     def lane_table(self) -> dict[str, Lane]:
         """The lanes by name; the first one is the default. Raises ValueError naming what is wrong."""
         return parse_lanes(self.lanes, default_url=self.simulator_url)
+
+    def weights(self) -> dict[str, float]:
+        """Shares of a lane by merchant, 1 for whoever is not named. Raises ValueError."""
+        return parse_weights(self.merchant_weights)
 
     def tiers(self) -> tuple[str, ...]:
         """The retry tiers, shortest first. Raises ValueError."""

@@ -22,7 +22,7 @@ DONE_S: Final = 120.0
 COMMIT_S: Final = 30.0
 REPEATED_MAX: Final = 1000
 """Delivery is at least once: a poll of 500 that a recovery's seek overtakes comes twice, and is forwarded twice."""
-_OUT: Final = topics.lane_topic("simulator")
+_OUT: Final = topics.queue_topics("simulator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ def _figures(count: int, found: dict[str, list[_Taken]]) -> list[Figure]:
 async def _ours(bench: Bench, stack: Stack, folder: Path, count: int) -> _Taken:
     """The role's own process; the times are those of the tasks that it wrote, so watching it costs it nothing."""
     kafka = kafka_of(stack)
-    begins = await payments.ends(kafka, _OUT)
+    begins = await payments.ends(kafka, *_OUT)
     samples: list[tuple[float, float]] = []
     async with role(bench, stack, folder, "streams", "intake") as found:
         sampling = asyncio.create_task(_sample(found.pid, samples))
 
         async def all_written() -> bool:
-            now = await payments.ends(kafka, _OUT)
+            now = await payments.ends(kafka, *_OUT)
             return sum(now.values()) - sum(begins.values()) >= count
 
         async def committed() -> bool:
@@ -90,7 +90,7 @@ async def _ours(bench: Bench, stack: Stack, folder: Path, count: int) -> _Taken:
             await until(committed, "the last commit of intake", COMMIT_S, 0.5)
         finally:
             sampling.cancel()
-    stops = await payments.ends(kafka, _OUT)
+    stops = await payments.ends(kafka, *_OUT)
     written = sum(stops.values()) - sum(begins.values())
     if not count <= written <= count + REPEATED_MAX:
         raise NotMeasured(f"intake wrote {written} tasks for {count} commands")

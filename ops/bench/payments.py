@@ -103,10 +103,10 @@ def _chunks(of: Callable[[str, int], Message], run: str, count: int) -> Iterator
         yield [of(run, number) for number in range(first, min(count, first + _CHUNK))]
 
 
-async def ends(kafka: KafkaSettings, topic: str) -> dict[TopicPartition, int]:
-    """The offset after the last record of each partition."""
-    count = (await partition_counts(kafka))[topic]
-    return await end_offsets(kafka, [TopicPartition(topic, number) for number in range(count)])
+async def ends(kafka: KafkaSettings, *names: str) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition of these topics."""
+    counts = await partition_counts(kafka)
+    return await end_offsets(kafka, [TopicPartition(name, number) for name in names for number in range(counts[name])])
 
 
 async def stamps(

@@ -71,6 +71,7 @@ def _backlog(running: Running) -> None:
     from ops.kafka import backlog  # noqa: PLC0415
     from schemas import topics  # noqa: PLC0415
     from schemas.lanes import parse_lanes  # noqa: PLC0415
+    from streams.queues import drained_s, fresh_queues  # noqa: PLC0415
 
     hush()
     try:
@@ -85,8 +86,9 @@ def _backlog(running: Running) -> None:
     for name, waiting in found.items():
         eta = "-"
         for lane in lanes.values():
-            if name == topics.lane_topic(lane.name):
-                eta = _span(waiting * lane.window_ms / lane.limit / 1000)
+            if name in (queues := fresh_queues(lane.name)) and waiting:
+                all_of_lane = sum(found.get(queue, 0) for queue in queues)
+                eta = _span(drained_s(waiting, all_of_lane, queues[name].level, lane.limit * 1000 / lane.window_ms))
         table.add_row(name, str(waiting), eta)
     Console(highlight=False).print(table)
 

@@ -17,7 +17,9 @@ def groups(lanes: Iterable[str], tiers: Iterable[str]) -> dict[str, list[str]]:
     """Consumer group to the work topics it reads."""
     found = {topics.INTAKE_APP: [topics.COMMANDS]}
     for lane in lanes:
-        found[topics.dispatch_app(lane)] = [topics.lane_topic(lane), topics.due_topic(lane), topics.cancel_topic(lane)]
+        found[topics.dispatch_app(lane)] = [
+            *topics.queue_topics(lane), topics.due_topic(lane), topics.cancel_topic(lane),
+        ]  # fmt: skip
     found[topics.DELAY_GROUP] = [topics.retry_topic(tier) for tier in tiers]
     found[topics.SINK_APP] = [topics.EVENTS, topics.DEAD_LETTER]
     return found

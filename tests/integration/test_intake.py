@@ -35,7 +35,7 @@ pytestmark = pytest.mark.kafka
 
 LANE = "intaketest"
 COMMAND_PARTITIONS = 12
-WATCHED = OUTPUTS | {topics.lane_topic(LANE): PARTITIONS, topics.cancel_topic(LANE): PARTITIONS}
+WATCHED = OUTPUTS | dict.fromkeys((*topics.queue_topics(LANE), topics.cancel_topic(LANE)), PARTITIONS)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def tasks_of(found: list[PaymentCommand]) -> Counter[str]:
         plan = router.plan([Record(home, offset, 1, codec.encode(command))], memory, 1)
         assert plan.letters == [], command
         memory |= plan.remember
-        tasks[key.decode()] += sum(message.topic == topics.lane_topic(LANE) for message in plan.messages)
+        tasks[key.decode()] += sum(message.topic in topics.queue_topics(LANE) for message in plan.messages)
     return tasks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -12,10 +13,11 @@ from ops.chaos.sim.worker import Table, Worker
 from ops.kafka.clients import PublishError
 from schemas import codec, topics
 from schemas.records import PaymentTask
-from streams import hold, payment
+from streams import hold, payment, queues
 from streams.dispatch import Dispatcher, Origin
 from streams.intake import Intake
-from streams.router import Record
+from streams.router import Record, Router
+from streams.share import Share
 from streams.stores.ledger import TableLedger
 
 BATCH: Final = 5
@@ -28,15 +30,18 @@ class IntakeWorker(Worker):
 
     batch = BATCH
 
-    def __init__(self, name: str, group: Group, told: Callable[[str], None], router: Any) -> None:
+    def __init__(
+        self, name: str, group: Group, told: Callable[[str], None], router: Router, make_share: Callable[[], Share]
+    ) -> None:
         self._router = router
+        self._make_share = make_share
         super().__init__(name, group, told)
 
     async def open(self) -> None:
         """See Worker."""
         broker = self.group.broker
         self.table = Table(broker, topics.changelog_topic(topics.INTAKE_APP, topics.SEEN_TABLE))
-        self._intake = Intake(self._router, cast("Any", self.table), broker.publish, self.writing)
+        self._intake = Intake(self._router, cast("Any", self.table), broker.publish, self.writing, self._make_share())
 
     def sources(self) -> Handlers:
         """See Worker."""
@@ -79,14 +84,17 @@ class DispatchWorker(Worker):
     def sources(self) -> Handlers:
         """See Worker."""
         return {
-            topics.due_topic(self._lane): lambda records: self._create(records, due=True),
-            topics.lane_topic(self._lane): lambda records: self._create(records, due=False),
+            topics.due_topic(self._lane): functools.partial(self._create, queue=queues.DUE),
+            **{
+                name: functools.partial(self._create, queue=queue)
+                for name, queue in queues.fresh_queues(self._lane).items()
+            },
             topics.cancel_topic(self._lane): self._cancel,
         }
 
-    async def _create(self, records: list[Stored], *, due: bool) -> None:
+    async def _create(self, records: list[Stored], *, queue: queues.Queue) -> None:
         task, origin = _task(records)
-        await self._dispatcher.create(task, origin, due=due)
+        await self._dispatcher.create(task, origin, queue=queue)
 
     async def _cancel(self, records: list[Stored]) -> None:
         await self._dispatcher.cancel(*_task(records))

@@ -41,6 +41,7 @@ from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.router import Router
+from streams.share import Share
 from streams.throttle import Turnstile
 
 LANE: Final = Lane(name="sim", limit=2, window_ms=1000, guard_ms=20)
@@ -79,13 +80,15 @@ class World:
         self.healed_s = 0.0
         self._make = make or World.dispatcher
         groups = [Group(self.broker, 2) for _ in range(3)]
-        router = Router((LANE.name,), 2)
+        # A light merchant's first payments wait in all levels, and a replay of intake's puts some in another one.
+        weight = (1.0, 0.05, 0.002)[seed % 3]
+        router, make_share = Router((LANE.name,), 2), lambda: Share((LANE.name,), {MERCHANT: weight})
         self.dispatch = [
             DispatchWorker(f"dispatch-{number}", groups[1], self.tell, LANE.name, self._dispatcher)
             for number in range(self.random.choice((1, 2, 2, 3)))
         ]
         self.workers: list[Worker] = [
-            IntakeWorker("intake", groups[0], self.tell, router),
+            IntakeWorker("intake", groups[0], self.tell, router, make_share),
             *self.dispatch,
             DelayWorker("delay", groups[2], self.tell, TIERS, LANE.name),
         ]

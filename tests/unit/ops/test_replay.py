@@ -17,6 +17,7 @@ from schemas.records import DeadLetter, PaymentTask, State, TaskKind
 from streams import dead_letter
 from streams.dispatch import Origin
 from streams.providers.port import OutcomeKind
+from streams.queues import DUE
 from tests.unit.streams.world import ORIGIN, TASK, ScriptedProvider, World
 
 AUDIT = Audit("replay-1", "ada", "grace")
@@ -148,10 +149,10 @@ class Lane:
         provider = ScriptedProvider(list(answers))
         worker = self.world.worker(provider)
         attempt = task.attempt
-        await worker.create(task, self._due(), due=True)
+        await worker.create(task, self._due(), queue=DUE)
         while then_retries and (found := [each for each in self.world.retries() if each.attempt > attempt]):
             attempt = found[0].attempt
-            await worker.create(found[0], self._due(), due=True)
+            await worker.create(found[0], self._due(), queue=DUE)
         return provider.calls
 
     def _due(self) -> Origin:
@@ -243,10 +244,10 @@ async def test_a_review_made_without_a_call_is_replayed_as_the_call_it_did_not_m
     await lane.work(TASK, OutcomeKind.UNKNOWN, OutcomeKind.ABSENT, then_retries=False)
     retry = lane.world.retries()[-1]
     provider = ScriptedProvider([OutcomeKind.ABSENT])
-    await lane.world.worker(provider).create(retry, ORIGIN, due=True)
+    await lane.world.worker(provider).create(retry, ORIGIN, queue=DUE)
     late = lane.world.worker(ScriptedProvider([]))
     late.now_ms = lambda: 9_000_000_000_000
-    await late.create(lane.world.retries()[-1], ORIGIN, due=True)
+    await late.create(lane.world.retries()[-1], ORIGIN, queue=DUE)
     assert lane.state() is State.REVIEW
     (task,) = lane.replays()
     assert task.attempt == 3

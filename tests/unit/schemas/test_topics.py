@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -14,7 +15,8 @@ DECLARED = topics.declare(LANES)
 BY_NAME = {topic.name: topic for topic in DECLARED}
 WORK = [
     topics.COMMANDS,
-    *(name(lane) for lane in LANES for name in (topics.lane_topic, topics.due_topic, topics.cancel_topic)),
+    *(name(lane) for lane in LANES for name in (topics.due_topic, topics.cancel_topic)),
+    *(name for lane in LANES for name in topics.queue_topics(lane)),
     *(topics.retry_topic(tier) for tier in topics.DEFAULT_TIERS),
 ]
 KAFKA_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
@@ -68,7 +70,7 @@ def test_a_payment_meets_the_same_partition_number_in_all_topics_of_its_lane() -
     found = topics.declare(["a"], command_partitions=5, lane_partitions=3)
     counts = {topic.name: topic.partitions for topic in found}
     ours = [
-        topics.lane_topic("a"),
+        *topics.queue_topics("a"),
         topics.due_topic("a"),
         topics.cancel_topic("a"),
         "kifiya.dispatch.a-ledger-changelog",
@@ -122,3 +124,24 @@ def test_the_default_tiers_rise() -> None:
 def test_the_default_lane_has_topics() -> None:
     lanes = parse_lanes('{"simulator": {}}')
     assert topics.lane_topic(next(iter(lanes))) in BY_NAME
+
+
+def test_a_lanes_queues_are_named_in_the_order_of_service() -> None:
+    name = topics.lane_topic("a")
+    assert topics.queue_topics("a") == (
+        name,
+        *(f"{name}.l{level}" for level in (1, 2)),
+        *(f"{name}.l3-{number}" for number in range(3)),
+    )
+    assert topics.queue_topic("a", 3, 2) == topics.queue_topics("a")[-1]
+    with pytest.raises(IndexError):
+        topics.queue_topic("a", len(topics.LEVELS))
+
+
+def test_a_merchant_has_one_queue_of_each_level_and_merchants_are_spread_over_them() -> None:
+    """The hash is for ever: with another one, a merchant's queued payments would stand in two lines."""
+    assert [topics.queue_number(3, merchant) for merchant in ("shop", "acme", "\u00e9", "")] == [0, 2, 2, 0]
+    assert {topics.queue_number(level, f"m{n}") for level in (0, 1, 2) for n in range(50)} == {0}
+    spread = Counter(topics.queue_number(3, f"merchant-{n}") for n in range(4000))
+    assert spread.keys() == set(range(3))
+    assert max(spread.values()) < 1.2 * min(spread.values())

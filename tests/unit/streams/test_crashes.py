@@ -20,7 +20,7 @@ from ops.kafka.message import Message
 from ops.kafka.tables import Parts
 from schemas import codec, topics
 from schemas.records import DeadLetter, PaymentEvent, PaymentResult, PaymentTask, State, TaskKind
-from streams import payment
+from streams import payment, queues
 from streams.breaker import Breaker
 from streams.dispatch import Dispatcher, Origin, wall_ms
 from streams.errors import PermitExpired
@@ -45,7 +45,10 @@ TASK = PaymentTask(
     accepted_at_ms=1_800_000_000_000,
 )
 KEY = TASK.payment_id.encode()
-FRESH, DUE, CANCEL = topics.lane_topic(LANE), topics.due_topic(LANE), topics.cancel_topic(LANE)
+FRESH, LAST = topics.lane_topic(LANE), topics.queue_topic(LANE, 3)
+DUE, CANCEL = topics.due_topic(LANE), topics.cancel_topic(LANE)
+
+QUEUES = queues.fresh_queues(LANE) | {DUE: queues.DUE}
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +148,8 @@ class World:
     kind: bool = False
     changelog: list[tuple[bytes, bytes]] = field(default_factory=list)
     published: list[Message] = field(default_factory=list)
-    logs: dict[str, list[bytes]] = field(default_factory=lambda: {FRESH: [], DUE: [], CANCEL: []})
-    committed: dict[str, int] = field(default_factory=lambda: {FRESH: 0, DUE: 0, CANCEL: 0})
+    logs: dict[str, list[bytes]] = field(default_factory=lambda: {FRESH: [], LAST: [], DUE: [], CANCEL: []})
+    committed: dict[str, int] = field(default_factory=lambda: dict.fromkeys((FRESH, LAST, DUE, CANCEL), 0))
     retries: list[bytes] = field(default_factory=list)
     parts: Parts = field(default_factory=Parts)
 
@@ -213,7 +216,7 @@ class World:
         if topic == CANCEL:
             await worker.cancel(task, origin)
         else:
-            await worker.create(task, origin, due=topic == DUE)
+            await worker.create(task, origin, queue=QUEUES[topic])
         if self.kind or self.random.random() < 0.8:
             self.committed[topic] = offset + 1
 
@@ -233,7 +236,7 @@ async def live(world: World, cancels: int) -> None:
             cancels -= 1
             world.logs[CANCEL].append(codec.encode(replace(TASK, kind=TaskKind.CANCEL)))
         if not world.kind and world.random.random() < 0.05:
-            world.logs[FRESH].append(codec.encode(TASK))
+            world.logs[world.random.choice((FRESH, LAST))].append(codec.encode(TASK))
         try:
             await world.step(worker)
         except Crash:

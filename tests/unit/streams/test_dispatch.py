@@ -13,6 +13,7 @@ from streams.dispatch import MOST_PERMITS, Origin
 from streams.errors import PermitExpired
 from streams.limiter.port import Permit
 from streams.providers.port import OutcomeKind
+from streams.queues import DUE, FIRST, Queue
 from tests.unit.streams.world import ORIGIN, TASK, Crash, FreeLimiter, ScriptedProvider, World
 
 
@@ -20,7 +21,7 @@ async def test_the_intent_is_durable_before_the_call_and_the_outcome_before_it_i
     world = World()
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     provider.before = lambda: world.journal.append("call")
-    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     assert world.journal == [
         "ledger:call_intended",
         f"topic:{topics.EVENTS}",
@@ -38,12 +39,12 @@ async def test_a_crash_at_any_write_neither_loses_nor_charges_anew(die_at: int) 
     world = World(die_at=die_at)
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     with pytest.raises(Crash):
-        await world.worker(provider).create(TASK, ORIGIN, due=False)
+        await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     charged = provider.calls.count("charge")
     again = ScriptedProvider([OutcomeKind.APPROVED])
-    await world.worker(again).create(TASK, ORIGIN, due=False)
+    await world.worker(again).create(TASK, ORIGIN, queue=FIRST)
     for task in world.retries():
-        await world.worker(again).create(task, ORIGIN, due=True)
+        await world.worker(again).create(task, ORIGIN, queue=DUE)
     assert world.events()[max(world.events())].state is State.COMPLETED
     if charged:
         assert "charge" not in again.calls
@@ -54,13 +55,13 @@ async def test_a_crash_at_any_write_neither_loses_nor_charges_anew(die_at: int) 
 async def test_a_worker_that_died_in_the_call_leads_to_a_status_call() -> None:
     world = World()
     with pytest.raises(Crash):
-        await world.worker(ScriptedProvider([Crash()])).create(TASK, ORIGIN, due=False)
+        await world.worker(ScriptedProvider([Crash()])).create(TASK, ORIGIN, queue=FIRST)
     provider = ScriptedProvider([OutcomeKind.ABSENT, OutcomeKind.APPROVED])
-    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     assert provider.calls == []
     (retry,) = world.retries()
-    await world.worker(provider).create(retry, ORIGIN, due=True)
-    await world.worker(provider).create(world.retries()[-1], ORIGIN, due=True)
+    await world.worker(provider).create(retry, ORIGIN, queue=DUE)
+    await world.worker(provider).create(world.retries()[-1], ORIGIN, queue=DUE)
     assert provider.calls == ["status", "charge"]
     assert world.events()[max(world.events())].state is State.COMPLETED
 
@@ -68,7 +69,7 @@ async def test_a_worker_that_died_in_the_call_leads_to_a_status_call() -> None:
 async def test_permits_that_are_all_too_late_are_recorded_as_not_sent_and_the_attempt_runs_again() -> None:
     world = World()
     provider = ScriptedProvider([PermitExpired("late")] * MOST_PERMITS + [OutcomeKind.APPROVED])
-    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     assert [event.type for event in world.events().values()] == [
         EventType.CALL_INTENDED,
         EventType.CALL_NOT_SENT,
@@ -91,7 +92,7 @@ async def test_a_cancel_that_comes_while_a_task_waits_for_its_permit_wins() -> N
             return await super().acquire(lead_s)
 
     worker.limiter = SlowLimiter()
-    running = asyncio.create_task(worker.create(TASK, ORIGIN, due=False))
+    running = asyncio.create_task(worker.create(TASK, ORIGIN, queue=FIRST))
     await waiting.wait()
     await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     go_on.set()
@@ -103,7 +104,7 @@ async def test_a_cancel_that_comes_while_a_task_waits_for_its_permit_wins() -> N
 async def test_a_cancel_after_the_call_is_answered_with_the_reason() -> None:
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED]))
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     last = world.events()[max(world.events())]
     assert (last.type, last.state, last.reason) == (EventType.CANCEL_REFUSED, State.COMPLETED, "already-completed")
@@ -113,9 +114,9 @@ async def test_used_up_attempts_end_as_one_dead_letter_keyed_by_the_payment() ->
     world = World()
     provider = ScriptedProvider([OutcomeKind.RETRYABLE] * 3)
     worker = world.worker(provider)
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     for attempt in (2, 3):
-        await worker.create(next(t for t in world.retries() if t.attempt == attempt), ORIGIN, due=True)
+        await worker.create(next(t for t in world.retries() if t.attempt == attempt), ORIGIN, queue=DUE)
     letters = [message for message in world.published if message.topic == topics.DEAD_LETTER]
     assert [letter.key for letter in letters] == [TASK.payment_id.encode()]
     assert world.events()[max(world.events())].state is State.REVIEW
@@ -125,7 +126,7 @@ async def test_a_duplicate_task_never_calls_twice() -> None:
     world = World()
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     worker = world.worker(provider)
-    await asyncio.gather(*(worker.create(TASK, ORIGIN, due=due) for due in (True, False, True)))
+    await asyncio.gather(*(worker.create(TASK, ORIGIN, queue=queue) for queue in (DUE, FIRST, DUE)))
     assert provider.calls == ["charge"]
 
 
@@ -133,7 +134,31 @@ async def test_another_fingerprint_under_the_same_id_is_never_charged() -> None:
     world = World()
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     worker = world.worker(provider)
-    await worker.create(TASK, ORIGIN, due=False)
-    await worker.create(replace(TASK, fingerprint="f2", amount_minor=9), ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
+    await worker.create(replace(TASK, fingerprint="f2", amount_minor=9), ORIGIN, queue=FIRST)
     assert provider.calls == ["charge"]
     assert world.published[-1].topic == topics.DEAD_LETTER
+
+
+@pytest.mark.parametrize("order", [(FIRST, Queue(2, 1)), (Queue(2, 1), FIRST)], ids=["first first", "last first"])
+async def test_a_task_that_stands_in_two_queues_is_called_for_once(order: tuple[Queue, Queue]) -> None:
+    """A replay of intake's may choose another queue than the first time: both agents have the task at once."""
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    await asyncio.gather(*(worker.create(TASK, ORIGIN, queue=queue) for queue in order))
+    assert provider.calls == ["charge"]
+    assert {event.state for event in world.events().values()} == {State.PROCESSING, State.COMPLETED}
+
+
+async def test_the_second_of_a_task_in_two_queues_is_dropped_once_the_payment_has_gone_on() -> None:
+    """Its attempt is not the next one: nothing is called, and nothing is told."""
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.RETRYABLE, OutcomeKind.RETRYABLE])
+    worker = world.worker(provider)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
+    await worker.create(world.retries()[0], ORIGIN, queue=DUE)
+    told = len(world.published)
+    await worker.create(TASK, ORIGIN, queue=Queue(2, 1))
+    assert provider.calls == ["charge", "charge"]
+    assert len(world.published) == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from streams.errors import ArchiveAway, LimiterUnavailable, PermitExpired
 from streams.limiter.port import Permit
 from streams.locks import Locks
 from streams.providers.port import Outcome, OutcomeKind
+from streams.queues import DUE, FIRST, Queue
 from streams.stores.archive import Archived, MemoryArchive
 from tests.unit.streams.world import ORIGIN, TASK, Crash, FreeLimiter, ScriptedProvider, World
 
@@ -42,7 +44,7 @@ async def test_what_the_ledger_may_have_forgotten_is_looked_up_before_the_first_
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     worker = world.worker(provider)
     worker.archive = MemoryArchive({TASK.payment_id: known} if known else {})
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     assert provider.calls == calls
     found = [codec.decode(m.value, DeadLetter).reason for m in world.published if m.topic == topics.DEAD_LETTER]
     assert found == letters
@@ -54,9 +56,9 @@ async def test_what_the_ledger_may_have_forgotten_is_looked_up_before_the_first_
 async def test_the_archive_is_not_asked_about_what_the_ledger_knows() -> None:
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.RETRYABLE, OutcomeKind.APPROVED]))
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     worker.archive = MemoryArchive({TASK.payment_id: SETTLED})
-    await worker.create(world.retries()[0], ORIGIN, due=True)
+    await worker.create(world.retries()[0], ORIGIN, queue=DUE)
     assert world.events()[max(world.events())].state is State.COMPLETED
 
 
@@ -69,7 +71,7 @@ async def test_charging_goes_on_while_the_archive_is_away() -> None:
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     worker = world.worker(provider)
     worker.archive = Away()
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     assert provider.calls == ["charge"]
 
 
@@ -79,7 +81,7 @@ async def test_a_worker_that_is_not_sure_of_its_partition_writes_no_request() ->
     worker = world.worker(provider)
     sure = iter([False, False])
     worker.holds = lambda: next(sure, True)
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     assert [event.type for event in world.events().values()] == [
         EventType.CALL_INTENDED,
         EventType.CALL_NOT_SENT,
@@ -92,7 +94,7 @@ async def test_a_worker_that_is_not_sure_of_its_partition_writes_no_request() ->
 async def test_one_late_permit_costs_another_permit_and_no_event() -> None:
     world = World()
     provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
-    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     assert [event.type for event in world.events().values()] == [EventType.CALL_INTENDED, EventType.CALL_FINISHED]
 
 
@@ -100,10 +102,10 @@ async def test_a_worker_that_died_after_it_took_an_intent_back_charges_with_the_
     """Not sent is not unknown: no status call is made for it."""
     world = World(die_at=4)
     with pytest.raises(Crash):
-        await world.worker(ScriptedProvider([PermitExpired("late")] * MOST_PERMITS)).create(TASK, ORIGIN, due=False)
+        await world.worker(ScriptedProvider([PermitExpired("late")] * MOST_PERMITS)).create(TASK, ORIGIN, queue=FIRST)
     assert world.journal[-1] == "ledger:call_not_sent"
     provider = ScriptedProvider([OutcomeKind.APPROVED])
-    await world.worker(provider).create(TASK, ORIGIN, due=False)
+    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
     assert provider.calls == ["charge"]
     assert sorted(world.events()) == [2, 3, 4, 5]
     assert world.events()[5].attempt == 1
@@ -121,20 +123,20 @@ async def test_a_defect_of_an_adapter_never_decides_about_money(written: bool, c
             raise KeyError(task.payment_id, idempotency_key)
 
     world = World()
-    await world.worker(Broken([])).create(TASK, ORIGIN, due=False)
+    await world.worker(Broken([])).create(TASK, ORIGIN, queue=FIRST)
     (retry,) = world.retries()
     provider = ScriptedProvider([OutcomeKind.APPROVED])
-    await world.worker(provider).create(retry, ORIGIN, due=True)
+    await world.worker(provider).create(retry, ORIGIN, queue=DUE)
     assert provider.calls == [calls]
 
 
 async def test_a_review_is_one_letter_however_often_it_is_published() -> None:
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.REJECTED]))
-    await worker.create(TASK, ORIGIN, due=False)
-    await worker.create(TASK, replace(ORIGIN, offset=99), due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
+    await worker.create(TASK, replace(ORIGIN, offset=99), queue=FIRST)
     await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
-    await world.worker(ScriptedProvider([])).create(TASK, replace(ORIGIN, offset=100), due=False)
+    await world.worker(ScriptedProvider([])).create(TASK, replace(ORIGIN, offset=100), queue=FIRST)
     letters = [codec.decode(m.value, DeadLetter) for m in world.published if m.topic == topics.DEAD_LETTER]
     assert len(letters) >= 2
     assert {(letter.topic, letter.partition, letter.offset) for letter in letters} == {(ORIGIN.topic, 3, 17)}
@@ -144,7 +146,7 @@ async def test_a_cancel_publishes_neither_a_retry_nor_a_letter_in_the_payments_p
     """Its task does not hold what the payment's own says: the payment's record comes again and publishes those."""
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.RETRYABLE]))
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     before = len(world.retries())
     await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     assert len(world.retries()) == before == 1
@@ -167,7 +169,7 @@ async def test_an_open_breaker_burns_no_permits() -> None:
             return await super().acquire(lead_s)
 
     worker.limiter = Counting()
-    running = asyncio.create_task(worker.create(TASK, ORIGIN, due=False))
+    running = asyncio.create_task(worker.create(TASK, ORIGIN, queue=FIRST))
     for _ in range(20):
         await asyncio.sleep(0)
     assert (asked, world.published) == (0, [])
@@ -194,7 +196,7 @@ async def test_an_intent_that_gets_no_second_permit_in_time_is_taken_back(monkey
     provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
     worker = world.worker(provider)
     worker.limiter = Once()
-    await asyncio.wait_for(worker.create(TASK, ORIGIN, due=False), 5)
+    await asyncio.wait_for(worker.create(TASK, ORIGIN, queue=FIRST), 5)
     assert [event.type for event in world.events().values()][1] is EventType.CALL_NOT_SENT
     assert provider.calls == ["charge"]
 
@@ -226,21 +228,133 @@ async def test_locks_are_for_one_at_a_time_and_forgotten_by_the_last() -> None:
 async def test_a_payment_whose_time_is_over_fails_without_a_call() -> None:
     world = World()
     provider = ScriptedProvider([])
-    await world.worker(provider).create(replace(TASK, expires_at_ms=1), ORIGIN, due=False)
+    await world.worker(provider).create(replace(TASK, expires_at_ms=1), ORIGIN, queue=FIRST)
     last = world.events()[max(world.events())]
     assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", [])
     assert world.published[-1].topic == topics.RESULTS
+
+
+async def test_a_retry_that_was_never_sent_and_comes_due_too_late_fails_without_a_call() -> None:
+    """The provider could not be reached, and meanwhile the payment's time was over."""
+
+    class Unreachable(ScriptedProvider):
+        async def charge(
+            self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], Awaitable[None]]
+        ) -> Outcome:
+            del task, idempotency_key, before_write
+            self.calls.append("not connected")
+            return Outcome(kind=OutcomeKind.RETRYABLE, reason="not-connected", sent=False)
+
+    world = World()
+    provider = Unreachable([])
+    worker = world.worker(provider)
+    task = replace(TASK, expires_at_ms=wall_ms() + 30_000)
+    await worker.create(task, ORIGIN, queue=FIRST)
+    (retry,) = world.retries()
+    assert (retry.attempt, retry.expires_at_ms) == (2, task.expires_at_ms)
+    worker.now_ms = lambda: wall_ms() + 30_001
+    await worker.create(retry, replace(ORIGIN, topic=topics.due_topic("simulator")), queue=DUE)
+    last = world.events()[max(world.events())]
+    assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", ["not connected"])
+
+
+@pytest.mark.parametrize("expires_in_ms", [-1, 30_000])
+async def test_a_replayed_task_is_called_only_within_its_time(expires_in_ms: int) -> None:
+    """A dead letter of a payment that was never sent, put back into the due topic."""
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.APPROVED])
+    task = replace(TASK, expires_at_ms=wall_ms() + expires_in_ms, replay_id="r1")
+    origin = replace(ORIGIN, topic=topics.due_topic("simulator"))
+    await world.worker(provider).create(task, origin, queue=DUE)
+    last = world.events()[max(world.events())]
+    expected = (State.COMPLETED, None, ["charge"]) if expires_in_ms > 0 else (State.FAILED, "expired", [])
+    assert (last.state, last.reason, provider.calls) == expected
+
+
+async def test_a_payment_whose_time_ends_while_it_waits_for_its_permit_is_not_called() -> None:
+    world = World()
+    provider = ScriptedProvider([])
+    worker = world.worker(provider)
+    task = replace(TASK, expires_at_ms=wall_ms() + 30_000)
+    async with worker.turnstile.turn(FIRST):
+        running = asyncio.create_task(worker.create(task, ORIGIN, queue=Queue(2)))
+        await asyncio.sleep(0)
+        worker.now_ms = lambda: wall_ms() + 30_001
+    await asyncio.wait_for(running, 5)
+    last = world.events()[max(world.events())]
+    assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", [])
+
+
+async def test_a_payment_whose_time_ends_in_its_slot_is_not_called() -> None:
+    """The intent is durable, and just before the first byte the time is over: nothing is sent, and it fails."""
+
+    class Slow(ScriptedProvider):
+        async def charge(
+            self, task: PaymentTask, *, idempotency_key: str, before_write: Callable[[], Awaitable[None]]
+        ) -> Outcome:
+            worker.now_ms = lambda: wall_ms() + 30_001
+            return await super().charge(task, idempotency_key=idempotency_key, before_write=before_write)
+
+    world = World()
+    provider = Slow([OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    await worker.create(replace(TASK, expires_at_ms=wall_ms() + 30_000), ORIGIN, queue=FIRST)
+    found = [(event.type, event.state) for event in world.events().values()]
+    assert found == [
+        (EventType.CALL_INTENDED, State.PROCESSING),
+        (EventType.CALL_NOT_SENT, State.PENDING),
+        (EventType.STATE_CHANGED, State.FAILED),
+    ]
+    assert (world.events()[max(world.events())].reason, provider.calls) == ("expired", [])
+
+
+async def test_the_time_of_a_payment_that_may_have_been_charged_is_over_for_nobody() -> None:
+    """Once a request may have landed, only the provider's answer ends it: the status call is made past the time."""
+    world = World()
+    provider = ScriptedProvider([OutcomeKind.UNKNOWN, OutcomeKind.APPROVED])
+    worker = world.worker(provider)
+    await worker.create(replace(TASK, expires_at_ms=wall_ms() + 30_000), ORIGIN, queue=FIRST)
+    worker.now_ms = lambda: wall_ms() + 30_001
+    await worker.create(world.retries()[0], replace(ORIGIN, topic=topics.due_topic("simulator")), queue=DUE)
+    assert provider.calls == ["charge", "status"]
+    assert world.events()[max(world.events())].state is State.COMPLETED
+
+
+class Ahead(FreeLimiter):
+    """Each slot is 0.4 s ahead."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    async def acquire(self, lead_s: float = 0.0) -> Permit:
+        self.asked.append(time.monotonic())
+        del lead_s
+        now = time.monotonic()
+        return Permit(opens_at=now + 0.4, closes_at=now + 10, slot_us=int(now * 1e6))
+
+
+async def test_the_next_turn_is_given_only_shortly_before_the_slot_of_the_one_before() -> None:
+    """Meanwhile somebody of a higher level may come, and have the next one."""
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED] * 2))
+    limiter = Ahead()
+    worker.limiter = limiter
+    worker.lead.longest_s = 0.05
+    other = replace(TASK, payment_id="b" * 36)
+    await asyncio.gather(*(worker.create(task, ORIGIN, queue=FIRST) for task in (TASK, other)))
+    first, second = limiter.asked
+    assert second - first >= 0.4 - 2 * worker.lead.longest_s - 0.01
 
 
 async def test_past_the_keys_lifetime_nobody_is_charged_anew_but_a_person_is_asked() -> None:
     """The provider has forgotten the key: what it does not know any more may have been charged all the same."""
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.UNKNOWN, OutcomeKind.ABSENT]))
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     worker.now_ms = lambda: wall_ms() + 61_000
     for attempt in (2, 3):
         retry = next(task for task in world.retries() if task.attempt == attempt)
-        await worker.create(retry, replace(ORIGIN, topic=topics.due_topic("simulator")), due=True)
+        await worker.create(retry, replace(ORIGIN, topic=topics.due_topic("simulator")), queue=DUE)
     last = world.events()[max(world.events())]
     assert (last.state, last.reason) == (State.REVIEW, "key-expired")
     (message,) = (m for m in world.published if m.topic == topics.DEAD_LETTER)
@@ -250,7 +364,7 @@ async def test_past_the_keys_lifetime_nobody_is_charged_anew_but_a_person_is_ask
 async def test_a_cancel_of_another_payment_under_the_same_id_is_a_dead_letter() -> None:
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.RETRYABLE]))
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     cancel = replace(TASK, kind=TaskKind.CANCEL, fingerprint="f2")
     await worker.cancel(cancel, Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     assert world.published[-1].topic == topics.DEAD_LETTER
@@ -276,5 +390,5 @@ async def test_while_the_limiters_store_is_away_nothing_is_written_and_nothing_s
     provider = ScriptedProvider([OutcomeKind.APPROVED])
     worker = world.worker(provider)
     worker.limiter = Away()
-    await worker.create(TASK, ORIGIN, due=False)
+    await worker.create(TASK, ORIGIN, queue=FIRST)
     assert provider.calls == ["charge"]

@@ -18,8 +18,10 @@ from schemas.records import DeadLetter
 from streams import dedup, intake
 from streams.intake import Intake
 from streams.router import Record, Router
+from streams.share import LIMITS, Share
 
 PARTITIONS = 12
+ROUTER = Router(("simulator",), PARTITIONS)
 KEYS = [f"order-{number}" for number in range(400)]
 HOME = 5
 IDS = {key: identity.payment_id("shop", key).encode() for key in KEYS}
@@ -90,10 +92,10 @@ class World:
         self.parts = Parts()
         for key, value in self.changelog:
             self.parts.put(HOME, key, value)
-        return Intake(Router(("simulator",), PARTITIONS), self, self.publish, nullcontext)
+        return Intake(ROUTER, self, self.publish, nullcontext, Share(("simulator",)))
 
     def forwarded(self) -> list[bytes]:
-        return [m.value or b"" for m in self.published if m.topic == topics.lane_topic("simulator")]
+        return [m.value or b"" for m in self.published if m.topic in topics.queue_topics("simulator")]
 
     def letters(self) -> list[DeadLetter]:
         return [codec.decode(m.value, DeadLetter) for m in self.published if m.topic == topics.DEAD_LETTER]
@@ -109,6 +111,17 @@ async def test_forwarded_first_then_remembered_then_known_locally() -> None:
     assert len(world.forwarded()) == 3
     assert [key for key, _ in world.changelog] == [IDS[key] for key in AT_HOME[:3]]
     assert list(world.parts.of(HOME)) == [IDS[key] for key in AT_HOME[:3]]
+
+
+async def test_what_a_merchant_has_waiting_counts_from_batch_to_batch_and_is_forgotten_with_the_process() -> None:
+    world = World()
+    worker = world.worker()
+    for n, key in enumerate(AT_HOME[: LIMITS[0] + 1]):
+        await worker.handle([create(key, n)])
+    found = [m.topic for m in world.published if m.topic != topics.EVENTS]
+    assert found == [topics.queue_topic("simulator", level) for level in [0] * LIMITS[0] + [1]]
+    await world.worker().handle([create(AT_HOME[50], 50)])
+    assert world.published[-2].topic == topics.lane_topic("simulator")
 
 
 async def test_a_batch_that_leaves_nothing_to_remember_writes_no_memory() -> None:
@@ -170,7 +183,7 @@ async def test_a_refused_event_does_not_make_a_forwarded_payment_forgotten() -> 
 
 def remember(world: World, count: int, *, seen_at_ms: int) -> list[bytes]:
     """Put so many entries into the memory, all seen at this moment."""
-    plan = Router(("simulator",), PARTITIONS).plan(BATCH[:1], {}, seen_at_ms)
+    plan = ROUTER.plan(BATCH[:1], {}, seen_at_ms)
     (value,) = plan.remember.values()
     keys = [f"{seen_at_ms}-{number}".encode() for number in range(count)]
     for key in keys:

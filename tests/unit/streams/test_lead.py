@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from streams.lead import FIRST_S, LEAST_S, REMEMBERED, SLACK, Lead
 
 
@@ -37,3 +39,10 @@ def test_of_preparations_that_vary_as_on_kafka_at_most_one_in_twenty_takes_longe
         late += took > lead.seconds() + 0.010
         lead.took(took)
     assert late <= 0.05 * 5000
+
+
+def test_the_turn_is_kept_until_two_leads_before_the_slot() -> None:
+    lead = Lead(longest_s=0.1)
+    assert lead.turn_s(1.0) == pytest.approx(1.0 - 2 * lead.seconds())
+    assert lead.turn_s(lead.seconds()) == 0.0
+    assert lead.turn_s(-1.0) == 0.0

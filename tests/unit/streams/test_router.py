@@ -16,6 +16,7 @@ from schemas import codec, command, identity, topics
 from schemas.records import CommandType, DeadLetter, PaymentCommand, PaymentEvent, PaymentTask, State, TaskKind
 from streams import dedup
 from streams.router import REHOMED, Plan, Record, Router
+from streams.share import LIMITS, Share
 
 NOW_MS = 1_800_000_000_000
 PARTITIONS = 12
@@ -243,6 +244,61 @@ def test_avro_and_json_of_the_same_payment_are_the_same_payment() -> None:
     assert planned(record(codec.encode(forged))).remember.keys() == {KEY}
 
 
+AT_HOME = [key for n in range(3000) if partition_for(identity.payment_id("shop", key := f"k{n}").encode(), 12) == HOME]
+
+
+def share() -> Share:
+    return Share(("simulator", "second"))
+
+
+def levels(plan: Plan, lane: str = "simulator") -> list[int]:
+    """The level of each task, of a merchant whose queue in each level is known."""
+    names = [topics.queue_topic(lane, n, topics.queue_number(n, "shop")) for n in range(len(topics.LEVELS))]
+    return [names.index(name) for name in topics_of(plan) if name != topics.EVENTS]
+
+
+def test_what_a_merchant_has_waiting_decides_on_its_payments_queue() -> None:
+    ours = Share(("simulator",), {"shop": 0.1})  # each of its payments counts for ten
+    records = [create(n, idempotency_key=key) for n, key in enumerate(AT_HOME[:110])]
+    assert levels(ROUTER.plan(records, {}, NOW_MS, ours)) == [0] * 2 + [1] * 11 + [2] * 90 + [3] * 7
+
+
+def test_it_is_counted_on_from_batch_to_batch() -> None:
+    ours, found = share(), []
+    for n in range(LIMITS[0] + 2):
+        found += levels(ROUTER.plan([create(n, idempotency_key=AT_HOME[n])], {}, NOW_MS, ours))
+    assert found == [0] * LIMITS[0] + [1] * 2
+    ours.done("simulator", 3, idle=False)
+    assert levels(ROUTER.plan([create(90, idempotency_key=AT_HOME[90])], {}, NOW_MS, ours)) == [0]
+
+
+def test_merchants_and_lanes_are_counted_apart_and_what_is_no_new_payment_is_not() -> None:
+    ours = share()
+    many = [create(n, idempotency_key=key) for n, key in enumerate(AT_HOME[: LIMITS[0]])]
+    memory = ROUTER.plan(many[1:], {}, NOW_MS, ours).remember
+    again = [replace(one, offset=one.offset + 50) for one in many[1:]]
+    assert set(ROUTER.plan([*again, cancel(60), create(61, amount="x")], memory, NOW_MS, ours).decisions) == {
+        "duplicate", "dead-letter",
+    }  # fmt: skip
+    assert levels(ROUTER.plan(many[:1], memory, NOW_MS, ours)) == [0], "fifteen were sent, once"
+    key = next(k for n in range(3000) if partition_for(identity.payment_id("b", k := f"b{n}").encode(), 12) == HOME)
+    others = [create(70, merchant_id="b", idempotency_key=key), create(71, idempotency_key=AT_HOME[50], lane="second")]
+    found = topics_of(ROUTER.plan([*others, create(72, idempotency_key=AT_HOME[51])], {}, NOW_MS, ours))
+    assert [name for name in found if name != topics.EVENTS] == [
+        topics.lane_topic("simulator"), topics.lane_topic("second"), topics.queue_topic("simulator", 1),
+    ]  # fmt: skip
+
+
+def test_a_replay_may_choose_another_queue_but_never_another_task() -> None:
+    """After a restart nobody remembers what the merchant had waiting."""
+    ours = share()
+    for _ in range(LIMITS[0]):
+        ours.place("simulator", "shop")
+    before, again = ROUTER.plan([create()], {}, NOW_MS, ours), ROUTER.plan([create()], REMEMBERED, NOW_MS, share())
+    assert (levels(before), levels(again)) == ([1], [0])
+    assert [message.value for message in before.messages] == [message.value for message in again.messages]
+
+
 @given(st.binary(max_size=300), st.integers(0, 11))
 def test_any_bytes_end_as_exactly_one_thing(value: bytes, partition: int) -> None:
     plan = planned(record(value, partition=partition))
@@ -253,11 +309,12 @@ def test_any_bytes_end_as_exactly_one_thing(value: bytes, partition: int) -> Non
 @given(st.lists(st.sampled_from([create(1), create(2), create(3, amount="9.00"), cancel(4)]), max_size=12))
 def test_one_batch_is_as_good_as_many(records: list[Record]) -> None:
     """However the records are cut into batches, the same is published and remembered."""
-    whole = planned(*records)
+    whole = ROUTER.plan(records, {}, NOW_MS, share())
     memory: dict[bytes, bytes] = {}
+    ours = share()
     messages: list[Message] = []
     for each in records:
-        plan = planned(each, memory=memory)
+        plan = ROUTER.plan([each], memory, NOW_MS, ours)
         memory |= plan.remember
         messages += plan.messages
     assert (whole.messages, whole.remember) == (messages, memory)

@@ -31,6 +31,7 @@ def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["delay"], {"RETRY_TIERS": "5s,1s"}, "RETRY_TIERS"),
         (["delay"], {"RETRY_TIERS": "soon"}, "soon"),
         (["delay"], {"RETRY_TIERS": ""}, "RETRY_TIERS"),
+        (["intake"], {"MERCHANT_WEIGHTS": '{"shop": 0}'}, "MERCHANT_WEIGHTS: merchant 'shop'"),
         (["intake"], {"LANES": "[]"}, "LANES"),
         (["intake"], {"LANES": '{"x": {"limit": 0}}'}, "limit"),
         (["intake"], {"LANES": '{"x": {"speed": 9}}'}, "speed"),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.throttle import DUE_IN_A_ROW, Turnstile
+from streams.queues import DUE, DUE_IN_A_ROW, FIRST, Queue
+from streams.throttle import Turnstile
 
 
 class Line:
@@ -20,16 +21,16 @@ class Line:
         self.at_once = 0
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def _pass(self, name: str, *, due: bool) -> None:
-        async with self.turnstile.turn(due=due):
+    async def _pass(self, name: str, queue: Queue) -> None:
+        async with self.turnstile.turn(queue):
             self.at_once += 1
             assert self.at_once == 1
             self.order.append(name)
             await asyncio.sleep(0)
             self.at_once -= 1
 
-    async def join(self, name: str, *, due: bool) -> None:
-        self.tasks[name] = asyncio.create_task(self._pass(name, due=due))
+    async def join(self, name: str, queue: Queue) -> None:
+        self.tasks[name] = asyncio.create_task(self._pass(name, queue))
         await asyncio.sleep(0)
 
     async def all_through(self) -> None:
@@ -48,9 +49,9 @@ class Line:
 )
 async def test_due_ones_go_first_but_at_most_three_in_a_row(waiting: str, order: str) -> None:
     line = Line()
-    async with line.turnstile.turn(due=False):
+    async with line.turnstile.turn(FIRST):
         for number, kind in enumerate(waiting):
-            await line.join(f"{kind}{number}", due=kind == "d")
+            await line.join(f"{kind}{number}", DUE if kind == "d" else FIRST)
     await line.all_through()
     assert "".join(name[0] for name in line.order) == order
     for kind in "df":
@@ -60,9 +61,9 @@ async def test_due_ones_go_first_but_at_most_three_in_a_row(waiting: str, order:
 
 async def test_a_cancelled_waiter_frees_its_place() -> None:
     line = Line()
-    async with line.turnstile.turn(due=False):
+    async with line.turnstile.turn(FIRST):
         for name in ("a", "b", "c"):
-            await line.join(name, due=False)
+            await line.join(name, FIRST)
         line.tasks["a"].cancel()
         line.tasks["b"].cancel()
     await line.all_through()
@@ -71,9 +72,9 @@ async def test_a_cancelled_waiter_frees_its_place() -> None:
 
 async def test_a_waiter_that_is_cancelled_with_the_turn_in_its_hand_passes_it_on() -> None:
     line = Line()
-    async with line.turnstile.turn(due=False):
-        await line.join("a", due=False)
-        await line.join("b", due=False)
+    async with line.turnstile.turn(FIRST):
+        await line.join("a", FIRST)
+        await line.join("b", FIRST)
     line.tasks["a"].cancel()  # its turn was given just now, and not taken yet
     await line.all_through()
     assert line.order == ["b"]
@@ -82,9 +83,9 @@ async def test_a_waiter_that_is_cancelled_with_the_turn_in_its_hand_passes_it_on
 async def test_an_error_inside_passes_the_turn_on() -> None:
     turnstile = Turnstile()
     with pytest.raises(KeyError):
-        async with turnstile.turn(due=True):
+        async with turnstile.turn(DUE):
             raise KeyError
-    async with asyncio.timeout(20), turnstile.turn(due=False):
+    async with asyncio.timeout(20), turnstile.turn(FIRST):
         pass
 
 
@@ -92,9 +93,9 @@ async def test_an_error_inside_passes_the_turn_on() -> None:
 def test_nobody_is_forgotten_and_due_ones_never_run_more_than_three_in_a_row(waiters: list[tuple[bool, bool]]) -> None:
     async def run() -> None:
         line = Line()
-        async with line.turnstile.turn(due=False):
+        async with line.turnstile.turn(FIRST):
             for number, (due, _) in enumerate(waiters):
-                await line.join(f"{'d' if due else 'f'}{number}", due=due)
+                await line.join(f"{'d' if due else 'f'}{number}", DUE if due else FIRST)
             for number, (due, cancelled) in enumerate(waiters):
                 if cancelled:
                     line.tasks[f"{'d' if due else 'f'}{number}"].cancel()
@@ -102,7 +103,19 @@ def test_nobody_is_forgotten_and_due_ones_never_run_more_than_three_in_a_row(wai
         assert len(line.order) == sum(not cancelled for _, cancelled in waiters)
         kinds = "".join(name[0] for name in line.order)
         assert "d" * (DUE_IN_A_ROW + 1) not in kinds[: kinds.rfind("f") + 1]
-        async with asyncio.timeout(20), line.turnstile.turn(due=False):
+        async with asyncio.timeout(20), line.turnstile.turn(FIRST):
             pass
 
     asyncio.run(run())
+
+
+async def test_each_level_has_its_share_of_the_turns_and_within_a_queue_the_first_is_first() -> None:
+    line = Line()
+    async with line.turnstile.turn(FIRST):
+        for number in range(8):
+            for level in (3, 2, 1, 0):
+                await line.join(f"{level}{number}", Queue(level))
+    await line.all_through()
+    assert "".join(name[0] for name in line.order) == "12300001000011121112223222333333"
+    for first in "0123":
+        assert [name for name in line.order if name[0] == first] == [f"{first}{number}" for number in range(8)]
