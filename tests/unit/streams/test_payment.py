@@ -155,6 +155,7 @@ def test_recovery_keeps_the_final_and_then_the_newest_entry() -> None:
     assert payment.winner(final, newer) == final
     assert payment.winner(newer, final) == final
     assert payment.winner(payment.encode(FRESH), newer) == newer
+    assert payment.winner(newer, payment.encode(FRESH)) == newer
 
 
 def test_a_final_entry_that_beats_a_later_version_gets_one_above_it() -> None:

@@ -79,6 +79,22 @@ async def test_what_was_written_is_read_on_its_partition_only(table: Table, book
     assert table.changelog == [(HOME, KEY, payment.encode(INTENDED))]
 
 
+async def test_what_is_not_durable_is_not_read(
+    table: Table, book: TableLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker does not ack: nobody may act on what a crash would undo."""
+
+    async def away(*_: object) -> None:
+        assert book.read(HOME, ID) == INTENDED
+        raise TimeoutError
+
+    table.set(INTENDED)
+    monkeypatch.setattr(table, "append", away)
+    with pytest.raises(TimeoutError):
+        await book.write(HOME, ID, COMPLETED, before=INTENDED)
+    assert book.read(HOME, ID) == INTENDED
+
+
 @pytest.mark.parametrize(
     ("there", "before"), [(COMPLETED, INTENDED), (CANCELLED, None), (None, INTENDED), (INTENDED, COMPLETED)]
 )
