@@ -12,7 +12,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 
-.PHONY: help install demo up check test test-kafka bench simulate
+.PHONY: help install demo up check test test-kafka bench simulate mutants chaos chaos-long
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,3 +59,14 @@ bench: install ## Speed and memory, as ratios against a limit or a peer in the s
 
 simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses
 	@$(BIN)/kifiya chaos simulate --seeds 10000
+
+mutants: install ## Deliberate defects of the product, one at a time in a copy of it: the tests see each
+	@$(BIN)/python -m ops.chaos.mutants
+
+chaos: install ## Attack a gateway of real processes on Apache Kafka, kill each role at each failpoint, print the ledger
+	@$(BIN)/kifiya chaos matrix
+	@$(BIN)/kifiya chaos run roles services network provider
+
+chaos-long: install ## The same for an hour, every action at every failpoint, ten lanes and hundreds of faults
+	@for action in kill raise pause; do $(BIN)/kifiya chaos matrix --action $$action; done
+	@$(BIN)/kifiya chaos run roles services network provider long

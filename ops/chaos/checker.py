@@ -19,6 +19,8 @@ MS: Final = 1_000_000
 CLOCKS_MS: Final = 5
 """How far two readings of this machine's clocks may be apart: wall clocks are read in milliseconds."""
 CONFLICT: Final = "idempotency-conflict"
+DEFECT: Final = "internal-error"
+"""A stage that fails after it has told one reason adds this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,12 @@ class Case:
     creates: dict[str, list[Asked]] = field(default_factory=dict)
     events: dict[str, list[PaymentEvent]] = field(default_factory=dict)
     conflicts: set[Origin] = field(default_factory=set)
+    contradicted: set[str | None] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.conflicts = {letter.origin for letter in self.evidence.letters if letter.reason == CONFLICT}
+        letters = [letter for letter in self.evidence.letters if letter.reason == CONFLICT]
+        self.conflicts = {letter.origin for letter in letters}
+        self.contradicted = {letter.payment_id for letter in letters}
         for asked in self.evidence.asked:
             if not asked.bad and not asked.cancel and not asked.aborted:
                 self.creates.setdefault(asked.payment_id, []).append(asked)
@@ -52,12 +57,27 @@ class Case:
         return {
             payment_id: all_of
             for payment_id, all_of in self.creates.items()
-            if any(self.taken(each) for each in all_of)
+            if any(self.taken(each) or self.repeats(each) for each in all_of)
         }
 
     def taken(self, asked: Asked) -> bool:
         """Whether this was accepted, and not only as a record that is a conflict's dead letter."""
-        return asked.answer is Answer.ACCEPTED and (asked.via is Via.HTTP or asked.origin not in self.conflicts)
+        return asked.answer is Answer.ACCEPTED and asked.origin not in self.conflicts and not self.overruled(asked)
+
+    def overruled(self, asked: Asked) -> bool:
+        """Whether HTTP accepted another body under a used key while it had no memory, and the stream refused it."""
+        row = self.evidence.rows.get(asked.payment_id)
+        return (
+            asked.via is Via.HTTP
+            and asked.payment_id in self.contradicted
+            and any(begin <= asked.answered_ns <= end for begin, end in self.evidence.blind)
+            and row is not None
+            and (asked.amount_minor, asked.currency) != (row.amount_minor, row.currency)
+        )
+
+    def repeats(self, asked: Asked) -> bool:
+        """Whether its client was told that the payment is there already: a promise as good as an acceptance."""
+        return asked.answer is Answer.REPEATED and asked.via is Via.HTTP
 
     def known(self) -> set[str]:
         """Every payment of which there is a trace anywhere inside."""
@@ -218,7 +238,7 @@ def bad_input_told(case: Case) -> Iterator[tuple[str, str]]:
             yield asked.key, "a bad request was accepted"
     stored = Counter(found.stored_letters)
     for origin, reasons in letters.items():
-        if len(reasons) > 1 or "" in reasons:
+        if len(reasons - {DEFECT}) > 1 or "" in reasons:
             yield _named(origin), f"{len(reasons)} reasons, or none, for one record"
         if stored[origin] != 1:
             yield _named(origin), f"stands {stored[origin]} times in PostgreSQL"
@@ -230,7 +250,7 @@ def conserved(case: Case) -> Iterator[tuple[str, str]]:
     ins: Counter[str] = Counter()
     outs: Counter[str] = Counter()
     for payment_id, all_of in case.expected().items():
-        first = next(each for each in all_of if case.taken(each))
+        first = next((each for each in all_of if case.taken(each)), None) or next(filter(case.repeats, all_of))
         ins[first.currency] += first.amount_minor
         row = found.rows.get(payment_id)
         if row is not None and (row.state in FINAL or row.state is State.REVIEW):

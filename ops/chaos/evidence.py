@@ -112,6 +112,7 @@ class Evidence:
 
     ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
     ``healed_ns`` is when the last fault ended; ``leaks`` names the places where a planted card number was found.
+    ``blind``: spans in which the ingress may not have had its memory of keys, Redis being away or just emptied.
     """
 
     asked: Sequence[Asked]
@@ -126,4 +127,5 @@ class Evidence:
     wall_ns: int = 0
     healed_ns: int = 0
     leaks: Sequence[str] = field(default_factory=tuple)
+    blind: Sequence[tuple[int, int]] = field(default_factory=tuple)
     grace_ns: int = GRACE_NS

@@ -24,6 +24,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 NOWHERE: Final = "127.0.0.1:9"
 _AWAY: Final = {"KAFKA_BOOTSTRAP": NOWHERE}
 _FORGETFUL: Final = {"DEDUP_WINDOW_S": "3", "LEDGER_WINDOW_S": "3"}
+"""So short a memory holds its promises only while nothing comes again later than PostgreSQL knows of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Point:
 
     ``settings`` are the role's while the point is armed. ``before`` are the settings of a life before that one, which
     brings about what the point's life needs to find; a life that names a failpoint ends there, another is ended.
+    ``last``: only once all others are behind us, and what they delayed has been written.
     """
 
     name: str
@@ -39,11 +41,12 @@ class Point:
     nth: int = 3
     settings: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str] | None = None
+    last: bool = False
 
     @property
     def label(self) -> str:
-        """As the command line names it: ``agent.before-ack`` of the sink is ``sink:agent.before-ack``."""
-        return self.name if self.name.startswith(f"{self.role}.") else f"{self.role}:{self.name}"
+        """As the command line names it: with its role, where several share it (``sink:agent.before-ack``)."""
+        return f"{self.role}:{self.name}" if self.name.startswith("agent.") else self.name
 
 
 def _of(role: str, *names: str, nth: int = 3) -> list[Point]:
@@ -59,14 +62,14 @@ POINTS: Final = (
         "relay.before-publish", "relay.after-publish", "relay.after-delete", "relay.after-commit")),
     *_of("intake", "intake.before-publish", "intake.after-publish", "intake.after-remember", "agent.before-ack",
          "agent.after-ack"),
-    Point("intake.after-tombstones", "intake", 1, settings=_FORGETFUL),
+    Point("intake.after-tombstones", "intake", 1, settings=_FORGETFUL, last=True),
     *_of("dispatch", "dispatch.before-intent", "ledger.before-append", "ledger.after-append", "dispatch.after-intent",
          "dispatch.after-intent-told", "dispatch.before-request", "dispatch.after-answer", "dispatch.after-entry",
          "dispatch.after-event", "agent.before-ack", "agent.after-ack"),
     *_of("dispatch", "dispatch.after-retry", "dispatch.after-letter", "dispatch.after-cancel", "dispatch.after-poison",
          nth=1),
     Point("dispatch.after-interrupted-told", "dispatch", 1, before={"FAILPOINTS": "dispatch.after-intent-told=kill@3"}),
-    Point("ledger.after-tombstones", "dispatch", 1, settings=_FORGETFUL),
+    Point("ledger.after-tombstones", "dispatch", 1, settings=_FORGETFUL, last=True),
     *_of("delay", "delay.before-forward", "delay.after-forward", "delay.after-commit", nth=1),
     *_of("sink", "sink.after-begin", "sink.after-payments", "sink.after-events", "sink.after-letters",
          "sink.after-offset", "sink.after-commit", "agent.before-ack", "agent.after-ack"),

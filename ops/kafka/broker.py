@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -75,8 +76,11 @@ def _fetch(jars: Path) -> None:
     part.rename(jars)
 
 
-async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
-    """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError."""
+async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> tuple[list[Child], str]:
+    """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError.
+
+    ``told``: the port at which each node tells its clients to reach it, where that is not its own.
+    """
     java = shutil.which("java")
     if java is None:
         raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless or use --stack embedded")
@@ -92,7 +96,7 @@ async def prepare(folder: Path, nodes: int = 1) -> tuple[list[Child], str]:
             home = folder / f"kafka-{node}"
             home.mkdir()
             config = home / "server.properties"
-            config.write_text(_properties(node, ports, home, nodes))
+            config.write_text(_properties(node, ports, home, told[node - 1] if told else ports[node - 1][0]))
             child.give(config)
             child.give(home)
             formats.append(
@@ -121,15 +125,15 @@ async def _run(command: list[str], home: Path) -> None:
         raise StartError(f"Kafka's storage could not be formatted: {said}")
 
 
-def _properties(node: int, ports: list[tuple[int, int]], home: Path, nodes: int) -> str:
-    client, controller = ports[node - 1]
+def _properties(node: int, ports: list[tuple[int, int]], home: Path, told: int) -> str:
+    (client, controller), nodes = ports[node - 1], len(ports)
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, (_, port) in enumerate(ports, 1))
     safe = min(nodes, 3)
     lines = {
         "node.id": node,
         "process.roles": "broker,controller",
         "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{told}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": voters,

@@ -144,7 +144,7 @@ async def _start(found: Gateway, data: Path) -> None:
     _simulators(found)
     await asyncio.gather(
         _topics(KafkaSettings(stack.kafka_bootstrap, stack.kafka_dialect), found.lanes, tiers),
-        _migrate(stack.database_url),
+        migrate(stack.database_url),
     )
     pepper = os.environ.get("API_KEY_PEPPER") or SANDBOX_PEPPER
     await _provision(found, pepper.encode())
@@ -219,7 +219,8 @@ async def _topics(kafka: KafkaSettings, lanes: dict[str, Lane], tiers: tuple[str
         raise StartError(f"the topics cannot be created: {error}") from error
 
 
-async def _migrate(database_url: str) -> None:
+async def migrate(database_url: str) -> None:
+    """Bring the tables of this database up to date. Raises StartError."""
     process = await asyncio.create_subprocess_exec(
         *_python("sinks", "migrate"),
         env={**os.environ, "DATABASE_URL": database_url, "KAFKA_BOOTSTRAP": "-"},

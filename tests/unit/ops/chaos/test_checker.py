@@ -32,6 +32,10 @@ def it_never_was(run: Run) -> None:
     run.asked.append(asked(80))
 
 
+def a_repeat_of_nothing(run: Run) -> None:
+    run.asked.append(asked(80, answer=Answer.REPEATED))
+
+
 def it_is_stuck(run: Run) -> None:
     run.payment(80, State.PENDING)
     del run.results["p80"]
@@ -123,6 +127,16 @@ def refused_and_taken(run: Run) -> None:
     run.payment(80, State.COMPLETED, answer=Answer.REFUSED)
 
 
+def a_body_that_the_stream_refused_in_sight(run: Run) -> None:
+    run.asked.append(asked(0, body="other", amount_minor=7, answered_ns=99 * S))
+    run.letter((topics.COMMANDS, 1, 99), "idempotency-conflict", "p0")
+
+
+def a_body_that_nobody_refused(run: Run) -> None:
+    run.asked.append(asked(0, body="other", amount_minor=7, answered_ns=99 * S))
+    run.blind = [(90 * S, 100 * S)]
+
+
 def another_body_is_called_a_repeat(run: Run) -> None:
     run.asked.append(asked(0, body="other", answer=Answer.REPEATED))
 
@@ -187,6 +201,7 @@ def it_takes_too_long(run: Run) -> None:
     [
         (a_row_is_lost, {"nothing-lost", "one-story", "books-agree", "conserved"}),
         (it_never_was, {"nothing-lost", "conserved"}),
+        (a_repeat_of_nothing, {"nothing-lost", "conserved"}),
         (it_is_stuck, {"nothing-lost", "conserved"}),
         (a_result_is_lost, {"nothing-lost"}),
         (a_review_nobody_hears_of, {"nothing-lost"}),
@@ -206,6 +221,8 @@ def it_takes_too_long(run: Run) -> None:
         (a_cancelled_payment_is_called, {"books-agree"}),
         (a_charge_of_nobody, {"books-agree", "one-story"}),
         (two_bodies_under_one_key, {"as-asked"}),
+        (a_body_that_the_stream_refused_in_sight, {"as-asked"}),
+        (a_body_that_nobody_refused, {"as-asked"}),
         (another_amount_than_asked, {"as-asked", "conserved"}),
         (refused_and_taken, {"as-asked"}),
         (another_body_is_called_a_repeat, {"as-asked"}),
@@ -233,6 +250,13 @@ def test_every_promise_has_a_planted_violation() -> None:
     names = {promise.__name__.replace("_", "-") for promise in checker.PROMISES}
     marks = [each for each in test_each_planted_violation_is_seen_and_named.pytestmark if each.name == "parametrize"]  # type: ignore[attr-defined]
     assert set().union(*(promises for _, promises in marks[0].args[1])) == names
+
+
+def test_what_http_took_without_its_memory_and_the_stream_refused_is_no_second_body() -> None:
+    run = healthy()
+    a_body_that_the_stream_refused_in_sight(run)
+    run.blind = [(90 * S, 100 * S)]
+    assert broken(run) == set()
 
 
 def test_what_may_have_been_taken_may_be_there_or_not() -> None:

@@ -50,13 +50,14 @@ class Run:
     letters: list[Letter] = field(default_factory=list)
     stored: list[Origin] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    blind: list[tuple[int, int]] = field(default_factory=list)
     healed_ns: int = 100 * S
 
     def evidence(self) -> Evidence:
         return Evidence(
             asked=self.asked, arrivals=self.arrivals, charges=self.charges, events=self.events, results=self.results,
             rows=self.rows, letters=self.letters, stored_letters=self.stored, limits={LANE: Limit(2)},
-            wall_ns=WALL_NS, healed_ns=self.healed_ns, leaks=self.leaks,
+            wall_ns=WALL_NS, healed_ns=self.healed_ns, leaks=self.leaks, blind=self.blind,
         )  # fmt: skip
 
     def payment(self, number: int, end: State, *, calls: int = 1, reason: str | None = None, **ask: Any) -> None:

@@ -1,0 +1,238 @@
+"""A chaos case: workload, faults, seed and duration, declared in JSON, and the schedule that follows from them. Pure.
+
+A case that found a defect stays in ``ops/chaos/cases`` with its seed: the same seed makes the same requests and the
+same schedule of faults. What the machine makes of them in between is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from schemas.lanes import Lane, parse_lanes
+
+FOLDER: Final = Path(__file__).parent / "cases"
+LONGEST_S: Final = 3600.0
+MOST_FAULTS: Final = 1000
+
+T = TypeVar("T")
+
+
+class BadCase(ValueError):
+    """The file is no case; the message says which field is wrong."""
+
+
+class Deed(StrEnum):
+    """What a fault does; a closed set."""
+
+    KILL = "kill"
+    STOP = "stop"
+    TERM = "term"
+    FLUSH = "flush"
+    SCRIPT_FLUSH = "script-flush"
+    LATENCY = "latency"
+    RESET = "reset"
+    STALL = "stall"
+    DROP_ANSWERS = "drop-answers"
+
+
+ROLES: Final = ("ingress", "intake", "dispatch", "delay", "sink")
+SERVICES: Final = ("kafka", "redis", "postgres")
+LINKS: Final = (*SERVICES, "provider")
+PROCESS: Final = frozenset({Deed.KILL, Deed.STOP, Deed.TERM})
+REDIS_ONLY: Final = frozenset({Deed.FLUSH, Deed.SCRIPT_FLUSH})
+NETWORK: Final = frozenset({Deed.LATENCY, Deed.RESET, Deed.STALL, Deed.DROP_ANSWERS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One deed, once at each moment of ``at_s`` or, drawn by the seed, every so many seconds.
+
+    ``what`` is a role, a service or, for a deed to the network, the link that leads to one. ``for_s`` is how long it
+    lasts; what was killed is started again after that. ``ms``: a latency, half of it jitter.
+    """
+
+    do: Deed
+    what: str
+    at_s: tuple[float, ...] = ()
+    every_s: tuple[float, float] | None = None
+    for_s: float = 0.0
+    ms: int = 0
+
+    @property
+    def kind(self) -> str:
+        """As the ledger counts it."""
+        return f"{self.do} {self.what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Requests a second by the way they take, and what share of them is no fresh, good create.
+
+    ``methods`` weighs the provider's modes. ``transactions``: a second, five records each, every third one aborted.
+    """
+
+    http: float = 0.0
+    kafka: float = 0.0
+    transactions: float = 0.0
+    repeats: float = 0.05
+    conflicts: float = 0.02
+    cancels: float = 0.03
+    bad: float = 0.03
+    methods: Mapping[str, float] = field(default_factory=lambda: {"pm_approve": 1.0})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """All of one run. ``settings`` go to every role; ``workers`` says how many processes a role has, where not one."""
+
+    name: str
+    purpose: str
+    seed: int = 1
+    duration_s: float = 60.0
+    stack: Literal["apache", "embedded"] = "apache"
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    workload: Workload = field(default_factory=Workload)
+    faults: tuple[Fault, ...] = ()
+    workers: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Due:
+    """A fault at its moment, seconds after the load began."""
+
+    at_s: float
+    number: int
+    fault: Fault = field(compare=False)
+
+
+def schedule(case: Case) -> list[Due]:
+    """Every fault with its moment, in order; the same for the same case and seed."""
+    found: list[tuple[float, Fault]] = []
+    for place, fault in enumerate(case.faults):
+        found += [(at, fault) for at in fault.at_s]
+        if fault.every_s is not None:
+            chance = random.Random(f"{case.seed}-{place}-{fault.kind}")  # noqa: S311 - a seed that can be had again
+            at = chance.uniform(0, fault.every_s[1])
+            while at < case.duration_s:
+                found.append((at, fault))
+                at += fault.for_s + chance.uniform(*fault.every_s)
+    if len(found) > MOST_FAULTS:
+        raise BadCase(f"faults: {len(found)} of them, {MOST_FAULTS} are the most")
+    ordered = sorted(found, key=lambda each: (each[0], each[1].kind))
+    return [Due(at, number, fault) for number, (at, fault) in enumerate(ordered, 1)]
+
+
+def load(name: str) -> Case:
+    """The case in this file, or of this name among ours. Raises BadCase."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        path = Path(name)
+    try:
+        return parse(path.read_text())
+    except OSError as error:
+        raise BadCase(f"{name}: there is no such case; there are {', '.join(names())}") from error
+    except BadCase as error:
+        raise BadCase(f"{path.name}: {error}") from error
+
+
+def names() -> list[str]:
+    """The cases that come with the product."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def parse(text: str) -> Case:
+    """A case out of its JSON. Raises BadCase naming the field."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise BadCase(f"is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise BadCase("must be a JSON object")
+    lanes = raw.pop("lanes", {"simulator": {"limit": 2}})
+    faults = raw.pop("faults", [])
+    workload = raw.pop("workload", {})
+    if not isinstance(faults, list):
+        raise BadCase("faults: must be a list")
+    found = _make(
+        Case,
+        raw | {
+            "lanes": _lanes(lanes),
+            "faults": tuple(_fault(each, f"faults.{place}") for place, each in enumerate(faults)),
+            "workload": _make(Workload, workload, "workload"),
+        },
+        "",
+    )  # fmt: skip
+    _check(found)
+    return found
+
+
+def _make(kind: type[T], raw: Any, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise BadCase(f"{where}: must be an object")
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # our own dataclasses
+    if unknown := sorted(set(raw) - known):
+        raise BadCase(f"{where + '.' if where else ''}{unknown[0]}: is no field; there are {', '.join(sorted(known))}")
+    try:
+        return kind(**raw)
+    except TypeError as error:
+        raise BadCase(f"{where}: {error}") from error
+
+
+def _lanes(raw: Any) -> dict[str, Lane]:
+    try:
+        return parse_lanes(json.dumps(raw))
+    except ValueError as error:
+        raise BadCase(f"lanes: {error}") from error
+
+
+def _fault(raw: Any, where: str) -> Fault:
+    if not isinstance(raw, dict):
+        raise BadCase(f"{where}: must be an object")
+    changed = dict(raw)
+    try:
+        changed["do"] = Deed(str(raw.get("do")))
+    except ValueError as error:
+        raise BadCase(f"{where}.do: must be one of {', '.join(Deed)}") from error
+    at = raw.get("at_s", [])
+    changed["at_s"] = tuple(at if isinstance(at, list) else [at])
+    if "every_s" in raw:
+        every = raw["every_s"]
+        if not isinstance(every, list) or len(every) != 2 or not 0 < every[0] <= every[1]:  # noqa: PLR2004
+            raise BadCase(f"{where}.every_s: must be two numbers, the shortest and the longest time between two")
+        changed["every_s"] = tuple(every)
+    found = _make(Fault, changed, where)
+    if bool(found.at_s) == (found.every_s is not None):
+        raise BadCase(f"{where}: say at_s or every_s")
+    if not all(isinstance(each, int | float) and 0 <= each <= LONGEST_S for each in (*found.at_s, found.for_s)):
+        raise BadCase(f"{where}: at_s and for_s are seconds, {LONGEST_S:g} at most")
+    return found
+
+
+def _check(case: Case) -> None:
+    if not case.name or not case.purpose:
+        raise BadCase("name, purpose: must say something")
+    if not 0 < case.duration_s <= LONGEST_S:
+        raise BadCase(f"duration_s: must be more than 0 and {LONGEST_S:g} at most")
+    if case.stack not in {"apache", "embedded"}:
+        raise BadCase("stack: must be apache or embedded")
+    for place, fault in enumerate(case.faults):
+        dispatchers = {f"dispatch-{lane}" for lane in case.lanes}
+        targets = {*ROLES, *SERVICES, *dispatchers} if fault.do in PROCESS else set(LINKS)
+        if fault.do in REDIS_ONLY:
+            targets = {"redis"}
+        if fault.what not in targets:
+            raise BadCase(f"faults.{place}.what: {fault.do} takes one of {', '.join(sorted(targets))}")
+        if case.stack == "embedded" and (fault.what == "kafka" and (fault.do is not Deed.STOP or fault.do in NETWORK)):
+            raise BadCase(f"faults.{place}: the embedded broker forgets all when it dies, and has no proxy")
+    if case.stack == "embedded" and case.workload.transactions:
+        raise BadCase("workload.transactions: the embedded broker knows none")
+    if unknown := set(case.workers) - {*ROLES, *(f"dispatch-{lane}" for lane in case.lanes)}:
+        raise BadCase(f"workers: {min(unknown)} is no role")
+    schedule(case)

@@ -1,0 +1,203 @@
+"""What a run has left: topics, PostgreSQL, Redis, logs, the provider's own books; read once, kept in the folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import redis.asyncio as redis
+
+from ops.chaos import asked, history
+from ops.chaos.evidence import GRACE_NS, Arrival, Charge, Evidence, Letter, Limit, Origin, Told
+from ops.chaos.history import Entry, Kind
+from ops.chaos.rig import Rig
+from ops.chaos.wishes import CARDS
+from ops.kafka.reading import partition_counts, present
+from schemas import codec, topics
+from schemas.records import DeadLetter, PaymentEvent, PaymentResult, State
+
+REHOMED: Final = "rehomed-from"
+BLIND_AFTER_NS: Final = 10_000_000_000
+"""How long after Redis is back an answer may still rest on what it had forgotten."""
+_SENSITIVE: Final = tuple(card.encode() for card in CARDS)
+_TABLES: Final = (
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
+)
+
+
+async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
+    """Everything, in the shape the checker takes. Raises KafkaError, OSError, asyncpg's and Redis' errors."""
+    told = _Topics()
+    with (rig.folder / "topics.jsonl").open("w") as out:
+        for name in sorted(await partition_counts(rig.kafka)):
+            if not name.startswith("__"):
+                async with aclosing(present(rig.kafka, name)) as records:
+                    async for record in records:
+                        out.write(_line(record))
+                        told.add(record)
+    arrivals, charges = _provider(rig)
+    db = await asyncpg.connect(rig.stack.database_url, timeout=10)
+    try:
+        rows = {
+            str(row["payment_id"]): Told(
+                State(row["state"]), row["version"], row["amount_minor"], row["currency"], row["reason"]
+            )
+            for row in await db.fetch("SELECT payment_id, state, version, amount_minor, currency, reason FROM payments")
+        }
+        stored: list[Origin] = [
+            (row["topic"], row["partition"], row["record_offset"])
+            for row in await db.fetch('SELECT topic, partition, "offset" AS record_offset FROM dead_letters')
+        ]
+        leaks = [*told.leaks, *await _in_tables(db)]
+    finally:
+        await db.close()
+    leaks += [*await _in_redis(rig.stack.redis_url), *_in_files(rig.folder)]
+    faults = list(history.read(_files(rig.folder, "faults*")))
+    heals = [entry.at_ns for entry in faults if entry.kind is Kind.HEAL]
+    return Evidence(
+        asked=asked.at_home(asked.asked(history.read(_files(rig.folder, "client-*"))), told.moved),
+        arrivals=arrivals, charges=charges, events=told.events, results=told.results, rows=rows, letters=told.letters,
+        stored_letters=stored, wall_ns=time.time_ns() - time.monotonic_ns(), healed_ns=max(heals, default=0),
+        limits={name: Limit(lane.limit, lane.window_ms * 1_000_000) for name, lane in rig.case.lanes.items()},
+        leaks=sorted(set(leaks)), blind=blind(faults), grace_ns=grace_ns,
+    )  # fmt: skip
+
+
+def blind(faults: Iterable[Entry]) -> list[tuple[int, int]]:
+    """When the ingress may have had no memory of keys: while Redis was attacked, and some time after. Pure."""
+    begun: dict[str, int] = {}
+    found = []
+    for entry in faults:
+        if not str(entry.data.get("deed", "")).endswith(" redis"):
+            continue
+        if entry.kind is Kind.FAULT:
+            begun[entry.of] = entry.at_ns
+        elif entry.kind is Kind.HEAL:
+            found.append((begun[entry.of], entry.at_ns + BLIND_AFTER_NS))
+    return found
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(f"{pattern}.jsonl"))
+
+
+def _line(record: Any) -> str:
+    fields = {
+        "topic": record.topic, "partition": record.partition, "offset": record.offset, "at_ms": record.timestamp,
+        "key": base64.b64encode(record.key or b"").decode(), "value": base64.b64encode(record.value or b"").decode(),
+    }  # fmt: skip
+    return json.dumps(fields) + "\n"
+
+
+class _Topics:
+    """What the topics say, record by record."""
+
+    def __init__(self) -> None:
+        self.events: list[PaymentEvent] = []
+        self.results: dict[str, Told] = {}
+        self.letters: list[Letter] = []
+        self.moved: dict[Origin, Origin] = {}
+        self.leaks: list[str] = []
+
+    def add(self, record: Any) -> None:
+        """Take one record. A merchant's own command may hold what it likes; what we make of it may not."""
+        value: bytes = record.value or b""
+        if record.topic == topics.COMMANDS:
+            self._moved(record)
+            return
+        if any(card in value or card in (record.key or b"") for card in _SENSITIVE):
+            self.leaks.append(record.topic)
+        try:
+            self._decode(record.topic, value)
+        except codec.DecodeError:
+            return  # planted garbage, of which there must be a dead letter
+
+    def _decode(self, topic: str, value: bytes) -> None:
+        if topic == topics.EVENTS:
+            self.events.append(codec.decode(value, PaymentEvent))
+        elif topic == topics.RESULTS:
+            result = codec.decode(value, PaymentResult)
+            before = self.results.get(result.payment_id)
+            if before is None or result.version >= before.version:
+                self.results[result.payment_id] = Told(
+                    result.status, result.version, result.amount_minor, result.currency, result.reason
+                )
+        elif topic == topics.DEAD_LETTER:
+            letter = codec.decode(value, DeadLetter)
+            origin = (letter.topic, letter.partition, letter.offset)
+            self.letters.append(Letter(origin, letter.reason, letter.payment_id))
+
+    def _moved(self, record: Any) -> None:
+        """A command that intake has moved home; of several copies the first one counts."""
+        for name, value in record.headers or ():
+            if name == REHOMED:
+                partition, _, offset = value.decode().partition("/")
+                foreign = (topics.COMMANDS, int(partition), int(offset))
+                self.moved.setdefault(foreign, (topics.COMMANDS, record.partition, record.offset))
+
+
+def _provider(rig: Rig) -> tuple[list[Arrival], list[Charge]]:
+    arrivals: list[Arrival] = []
+    charges: list[Charge] = []
+    for lane, url in rig.simulators.items():
+        with urllib.request.urlopen(f"{url}/observed", timeout=30) as answer:  # noqa: S310 - our own http address
+            found = json.load(answer)
+        if found["dropped"]:
+            raise ValueError(f"the log of {lane}'s provider is full: a shorter case, please")
+        (rig.folder / f"provider-{lane}.json").write_text(json.dumps(found))
+        for seen in found["requests"]:
+            key = seen["key"] or seen["path"].rpartition("/")[2]
+            arrivals.append(Arrival(seen["arrived_ns"], lane, seen["method"], key, seen["reference"] or key))
+        charges += [
+            Charge(
+                each["reference"], each["key"], approved=each["status"] == "approved",
+                amount_minor=each["amount_minor"], currency=each["currency"],
+            )
+            for each in found["charges"]
+        ]  # fmt: skip
+    return arrivals, charges
+
+
+async def _in_tables(db: asyncpg.Connection) -> list[str]:
+    found = []
+    for row in await db.fetch(_TABLES):
+        table = row["table_name"]
+        text = f'SELECT count(*) FROM "{table}" t WHERE t::text LIKE ANY ($1) OR t::text LIKE ANY ($2)'  # noqa: S608 - names out of the catalogue
+        plain, hexed = [f"%{card}%" for card in CARDS], [f"%{card.encode().hex()}%" for card in CARDS]
+        if await db.fetchval(text, plain, hexed):
+            found.append(f"table {table}")
+    return found
+
+
+async def _in_redis(url: str) -> list[str]:
+    client = redis.from_url(url, socket_timeout=10)
+    try:
+        found = []
+        async for key in client.scan_iter(count=1000):
+            kind = await client.type(key)
+            value: Any = b""
+            if kind == b"string":
+                value = await client.get(key)
+            elif kind == b"hash":
+                value = await client.hgetall(key)
+            elif kind == b"zset":
+                value = await client.zrange(key, 0, -1)
+            if any(card in repr((key, value)) for card in CARDS):
+                found.append("redis")
+        return found
+    finally:
+        await client.aclose()
+
+
+def _in_files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.log")):
+        text = path.read_bytes()
+        if any(card in text for card in _SENSITIVE):
+            yield path.name

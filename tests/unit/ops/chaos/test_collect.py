@@ -1,0 +1,43 @@
+"""What of a run's dumps is computed: when the ingress may have had no memory, and where moved records are at home."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from ops.chaos.collect import BLIND_AFTER_NS, _Topics, blind
+from ops.chaos.history import Entry, Kind
+from ops.chaos.wishes import CARDS
+from schemas import topics
+
+
+def entry(kind: Kind, of: str, at_ns: int, deed: str) -> Entry:
+    return Entry(kind=kind, at_ns=at_ns, actor="injector", of=of, data={"deed": deed})
+
+
+def record(topic: str, partition: int, offset: int, value: bytes, *headers: tuple[str, bytes]) -> SimpleNamespace:
+    return SimpleNamespace(topic=topic, partition=partition, offset=offset, value=value, key=None, headers=headers)
+
+
+def test_the_ingress_is_blind_while_redis_is_attacked_and_some_time_after() -> None:
+    faults = [
+        entry(Kind.FAULT, "1", 5, "stop redis"), entry(Kind.FAULT, "2", 6, "kill kafka"),
+        entry(Kind.HEAL, "1", 9, "stop redis"), entry(Kind.HEAL, "2", 10, "kill kafka"),
+    ]  # fmt: skip
+    assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
+
+
+def test_a_moved_record_is_at_home_where_its_first_copy_is() -> None:
+    found = _Topics()
+    for offset in (7, 8):
+        found.add(record(topics.COMMANDS, 3, offset, b"{}", ("rehomed-from", b"5/41")))
+    assert found.moved == {(topics.COMMANDS, 5, 41): (topics.COMMANDS, 3, 7)}
+
+
+def test_a_card_number_is_found_everywhere_but_in_what_a_merchant_sent() -> None:
+    found = _Topics()
+    planted = f"... {CARDS[0]} ...".encode()
+    found.add(record(topics.COMMANDS, 0, 1, planted))
+    assert found.leaks == []
+    found.add(record(topics.DEAD_LETTER, 0, 1, planted))
+    found.add(record(topics.lane_topic("a"), 0, 1, planted))
+    assert found.leaks == [topics.DEAD_LETTER, topics.lane_topic("a")]
