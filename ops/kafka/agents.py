@@ -84,14 +84,22 @@ class _Basket:
         self._room = asyncio.Event()
 
     async def fill(self) -> None:
-        """Take events until the stream ends."""
+        """Take events until the stream ends: one as the stream gives it, others that wait straight from its queue."""
         async with aclosing(_values(self._records)) as values:
             async for _ in values:
                 self.events.append(self._records.current_event)
+                self._take_waiting()
                 self._some.set()
                 while len(self.events) >= self._most:
                     self._room.clear()
                     await self._room.wait()
+
+    def _take_waiting(self) -> None:
+        queue = self._records.channel.queue
+        while len(self.events) < self._most and not queue.empty():
+            event = queue.get_nowait()
+            if event.app.consumer.takes(event.message):
+                self.events.append(event)
 
     async def filled(self, taking: asyncio.Task[None]) -> bool:
         """Wait for events. False: the stream has ended. Raises what ended it."""

@@ -17,12 +17,16 @@ class App:
     """What an agent knows of its app and consumer."""
 
     acked: list[int] = field(default_factory=list)
+    stale: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     on_fail: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def consumer(self) -> App:
         return self
+
+    def takes(self, message: int) -> bool:
+        return message not in self.stale
 
     def handed_off(self, message: int) -> None:
         self.acked.append(message)
@@ -43,25 +47,40 @@ class Stream:
     """A stream of Faust's: gives what is put into it, one by one, and notes when its generator was closed."""
 
     app: App
-    queue: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
+    queue: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     current_event: Event | None = None
     closed: bool = False
 
     def noack(self) -> Stream:
         return self
 
+    @property
+    def channel(self) -> Stream:
+        return self
+
     async def __aiter__(self) -> AsyncGenerator[int, None]:
+        end = asyncio.create_task(self.ended.wait())
         try:
-            while (message := await self.queue.get()) is not None:
-                self.current_event = Event(self.app, message)
-                yield message
+            while not (end.done() and self.queue.empty()):
+                getting = asyncio.create_task(self.queue.get())
+                await asyncio.wait({end, getting}, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    getting.cancel()
+                    continue
+                self.current_event = getting.result()
+                yield self.current_event.message
                 self.current_event = None
         finally:
+            end.cancel()
             self.closed = True
 
     def put(self, *messages: int | None) -> None:
         for message in messages:
-            self.queue.put_nowait(message)
+            if message is None:
+                self.ended.set()
+            else:
+                self.queue.put_nowait(Event(self.app, message))
 
 
 @pytest.fixture
@@ -121,6 +140,21 @@ async def test_batches_hold_what_is_there_up_to_the_most_and_are_acked_whole(app
     stream.put(None)
     await asyncio.wait_for(running, 5)
     assert stream.closed
+
+
+async def test_what_a_rebalance_made_void_is_left_out_of_a_batch(app: App, stream: Stream) -> None:
+    batches: list[list[int]] = []
+
+    async def handle(messages: list[int]) -> None:
+        batches.append(messages)
+
+    app.stale = {2, 3}
+    stream.put(1, 2, 3, 4)
+    running = asyncio.create_task(in_batches(app, handle)(stream))
+    await until(lambda: 4 in app.acked)
+    stream.put(None)
+    await asyncio.wait_for(running, 5)
+    assert batches == [[1, 4]]
 
 
 @pytest.mark.parametrize("make", [one_by_one, in_batches])

@@ -108,12 +108,13 @@ class World:
         self.app = app
         self.app.topics._tp_index.update({tp: [SimpleNamespace(queue=q)] for tp, q in self.queues.items()})
         self.app.topics.acks_enabled_for = lambda _: True
+        self.app.flow_control.resume()
         self.app.tables._changelogs[CHANGELOG.topic] = None
         changing: Any = self.consumer
         self.app.on_rebalance_return = lambda: None
         changing.assignment = lambda: set(client.ends)
         changing.highwater = lambda tp: client.ends[tp]
-        changing._hand_over = self._give
+        changing.callback = self._give
         changing._on_partitions_revoked = self._revoked
         changing._on_partitions_assigned = self._assigned
         changing._commit = self._commit
@@ -241,7 +242,7 @@ async def _directly(call: Callable[..., Awaitable[Any]], *args: Any, **more: Any
 async def world(seed: int, folder: Path) -> AsyncIterator[World]:
     kafka = KafkaSettings(bootstrap="127.0.0.1:1", dialect="apache")
     made = World(create_app("a", kafka, datadir=str(folder)), Client(random.Random(seed)))
-    fetcher: Any = SimpleNamespace(_stopped=asyncio.Event())
+    fetcher = SimpleNamespace(should_stop=False)
     tasks = [asyncio.create_task(made.agent(tp)) for tp in WORK]
     tasks += [asyncio.create_task(made.slurp()), asyncio.create_task(made.consumer._drain_messages(fetcher))]
     tasks.append(asyncio.create_task(_committing(made)))
