@@ -29,10 +29,11 @@ AWAITED = {
 """Pure modules whose tests are still to be written; nothing is ever added here."""
 
 PRODUCT = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TEXTS = sorted(
     path
-    for package in (*PACKAGES, "tests")
+    for package in (*PACKAGES, "examples", "tests")
     for path in (ROOT / package).rglob("*")
     if path.suffix in {".py", ".lua", ".sql", ".yaml", ".yml", ".html", ".js", ".css", ".sh", ".toml"}
     and "__pycache__" not in path.parts
@@ -134,6 +135,12 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_imports_nothing_of_this_project(path: Path) -> None:
+    assert {name.partition(".")[0] for name in _imported(path)} & {*PACKAGES, "tests"} == set()
+    assert path.name in (path.parent / "README.md").read_text()
 
 
 def _module(path: Path) -> str:
