@@ -68,6 +68,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         raise SystemExit(f"ingress: {'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
     except ValueError as error:
         raise SystemExit(f"ingress: {error}") from error
+    app.openapi()  # now, rather than in the midst of others' requests
     configure_logging("ingress", settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' broken requests are no news
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # kafka-away says it once, aiokafka ten times a second

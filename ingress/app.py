@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import FastAPI
 
-from ingress import asyncapi_page, batch, docs, events, health, payments, problem, registry, resources
+from ingress import asyncapi_page, batch, docs, events, health, openapi, payments, problem, registry, resources
 from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
 from ingress.batch import Batch
@@ -24,7 +24,6 @@ from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.keyring import Keyring
 from ingress.listing import Lists
-from ingress.models import KEY_ANSWERS, ProblemDetails
 from ingress.outbox import Outbox
 from ingress.queries import Payments
 from ingress.relay import Relay
@@ -157,37 +156,5 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     docs.install(app)
     problem.install(app)
     app.add_middleware(Edge, gate=gate, tenants=tenants, access_log=access_log)
-    _document(app)
+    openapi.install(app)
     return app
-
-
-def secured(document: dict[str, Any]) -> None:
-    """Say of every route under /v1 that it takes an API key, and how it answers without one."""
-    bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "kfy_<mode>_<key id>.<secret>"}
-    document["components"]["securitySchemes"] = {"api_key": bearer}
-    for path, ways in document["paths"].items():
-        for way in ways.values() if path.startswith("/v1/") else ():
-            way["security"] = [{"api_key": []}]
-            way["responses"] = {**KEY_ANSWERS, **way["responses"]}
-
-
-def _document(app: FastAPI) -> None:
-    """OpenAPI with the shape of our errors in place of FastAPI's own, which is never given."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        found = plain()
-        schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = found["components"]["schemas"]
-        parts.update(schema.pop("$defs", {}))
-        parts["ProblemDetails"] = schema
-        if parts.pop("HTTPValidationError", None):
-            parts.pop("ValidationError")
-            answers = [way["responses"] for path in found["paths"].values() for way in path.values()]
-            for answer in answers:
-                if "HTTPValidationError" in str(answer.get("422")):
-                    del answer["422"]
-        secured(found)
-        return found
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

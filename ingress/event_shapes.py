@@ -69,7 +69,7 @@ EVENTS_PARAMETERS: Final[list[dict[str, Any]]] = [
         "description": "Events of a page, at most. A stream has no pages.",
     },
     {
-        "name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"},
+        "name": "Last-Event-ID", "in": "header", "required": False, "example": _CURSOR, "schema": {"type": "string"},
         "description": "The last id of a stream, sent by an EventSource that reconnects; goes before `after`.",
     },
 ]  # fmt: skip

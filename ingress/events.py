@@ -168,7 +168,7 @@ def routes(live: Live) -> APIRouter:
     router = APIRouter(tags=["events"])
 
     @router.get(
-        "/v1/events", openapi_extra={"parameters": EVENTS_PARAMETERS},
+        "/v1/events", summary="Events of all payments", openapi_extra={"parameters": EVENTS_PARAMETERS},
         responses={
             200: EVENTS_200,
             400: problems("A parameter, or the cursor, is none.", _LIMIT),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 Check = Callable[[], Awaitable[None]]
@@ -62,24 +63,43 @@ class Readiness:
         return [name for name, there in zip(checks, found, strict=True) if not there]
 
 
+_METRICS: Final = "kifiya_ingress_accepted_total 42.0\n"
+
+
+def _shown(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {name: {} for name in example}}
+    return {"description": description, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
 def routes(readiness: Readiness) -> APIRouter:
     """The routes that machines ask."""
     router = APIRouter(tags=["operations"])
 
-    @router.get("/healthz")
+    @router.get("/healthz", summary="Whether the process is alive", responses={200: _shown("It is.", {"status": "ok"})})
     async def alive() -> Response:
-        """The process serves."""
+        """The process serves requests; nothing is said of what it stands on."""
         return Response(b'{"status":"ok"}', media_type="application/json")
 
-    @router.get("/readyz", responses={503: {"description": "Something is missing; the body says what."}})
+    @router.get(
+        "/readyz", summary="Whether payments can be accepted",
+        responses={
+            200: _shown("They can.", {"ready": True, "missing": []}),
+            503: _shown("Something is missing; the body says what.", {"ready": False, "missing": ["kafka"]}),
+        },
+    )  # fmt: skip
     async def ready() -> Response:
         """Whether payments can be accepted now, and what is missing."""
         state = await readiness.state()
         return Response(orjson.dumps(state), 200 if state["ready"] else 503, media_type="application/json")
 
-    @router.get("/metrics")
+    @router.get(
+        "/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse,
+        responses={
+            200: {"description": "In the text format.", "content": {"text/plain": {"example": _METRICS}}}
+        },
+    )  # fmt: skip
     async def metrics() -> Response:
-        """Prometheus metrics."""
+        """Counts, gauges and histograms of this process, in the Prometheus text format."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import Counter, Histogram
 
 from ingress import prefer, views
@@ -180,6 +180,11 @@ def routes(
         finally:
             CREATES.labels(code).inc()
         return found
+
+    @router.get("/v1/payments/batch", include_in_schema=False)
+    async def read_batch() -> None:
+        """Batches are not kept: the address takes POST only, and is no payment's."""
+        raise HTTPException(405)
 
     @router.get(
         "/v1/payments/{payment_id}", response_model=Payment,

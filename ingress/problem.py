@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -73,16 +74,29 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)  # noqa: S101 - registered for this class only
         return response(error)
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
         phrase = HTTPStatus(error.status_code).phrase
         code, detail = phrase.lower().replace(" ", "-"), _DETAILS.get(error.status_code, phrase)
         found = response(Problem(error.status_code, code, detail))
         found.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            methods = methods_at(app.openapi()["paths"], request.scope["path"])
+            found.headers["Allow"] = ", ".join(methods) or found.headers.get("Allow", "")
         return found
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(HTTPException, http)
+
+
+def methods_at(paths: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:
+    """What an address takes, over all of these paths of OpenAPI (RFC 9110, 10.2.1); empty where none fits.
+
+    The router knows only of the route that it met first; a path that is named goes before one with a parameter.
+    """
+    fitting = [name for name in paths if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(name)), path)]
+    found = {method.upper() for name in ([path] if path in paths else fitting) for method in paths[name]}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 _DETAILS: Final = {

@@ -138,7 +138,8 @@ def routes(resources: Resources) -> APIRouter:
         return await resources.list(request)
 
     @router.get(
-        "/v1/payments/{payment_id}/events", response_model=shapes.Events, openapi_extra=shapes.EVENTS,
+        "/v1/payments/{payment_id}/events", summary="Events of one payment",
+        response_model=shapes.Events, openapi_extra=shapes.EVENTS,
         responses={**_COMMON, **_ABSENT, 400: problems("A parameter is wrong.", _EXAMPLE)},
     )  # fmt: skip
     async def read_events(request: Request, payment_id: str) -> Response:

@@ -66,7 +66,7 @@ async def test_a_request_id_is_kept_only_where_it_is_one_safe_word(sent: list[An
         ("GET", "/", 404, "not-found"), ("GET", "/v1", 404, "not-found"), ("GET", "/v1/payments/", 404, "not-found"),
         ("POST", "/v1/payments/", 404, "not-found"), ("GET", f"/v1/payments/{ID}/", 404, "not-found"),
         ("GET", f"/v1/payments/{ID}%2Fx", 404, "not-found"), ("GET", "//v1/payments", 404, "not-found"),
-        ("PUT", "/v1/payments", 405, "method-not-allowed"),
+        ("PUT", "/v1/payments", 405, "method-not-allowed"), ("GET", "/v1/payments/batch", 405, "method-not-allowed"),
         ("PUT", f"/v1/payments/{ID}", 405, "method-not-allowed"),
         ("DELETE", f"/v1/payments/{ID}", 405, "method-not-allowed"),
         ("OPTIONS", "/v1/payments", 405, "method-not-allowed"), ("PATCH", "/healthz", 405, "method-not-allowed"),
@@ -80,6 +80,16 @@ async def test_what_is_not_there_is_a_problem(method: str, path: str, status: in
     problem(answer, status, code)
     assert ("allow" in answer.headers) == (status == 405)
     assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/payments", "GET, HEAD, POST"), (f"/v1/payments/{ID}", "GET, HEAD"), ("/v1/payments/batch", "POST"),
+     (f"/v1/payments/{ID}/cancel", "POST"), ("/registry/subjects/x/versions/1", "GET, HEAD"), ("/docs", "GET")],
+)  # fmt: skip
+async def test_an_address_says_all_that_it_takes(path: str, allowed: str) -> None:
+    async with World().client() as client:
+        assert (await client.put(path)).headers["allow"] == allowed
 
 
 async def test_head_is_answered_like_get() -> None:
