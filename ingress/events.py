@@ -19,7 +19,7 @@ from ingress.event_shapes import EVENTS_200, EVENTS_PARAMETERS
 from ingress.feed import BEGINNING, Bounds, Feed
 from ingress.models import problems
 from ingress.presence import Away
-from ingress.problem import DEFECT, Problem
+from ingress.problem import DEFECT, Problem, named
 from ingress.recent import Item
 from ingress.stream import EventStream, Opening
 from ingress.tenants import caller
@@ -89,7 +89,7 @@ def asked(request: Request) -> tuple[str, int]:
                 400,
                 "invalid-parameter",
                 "is not a parameter of this list",
-                field=name if name.isidentifier() and name.isascii() else "(unnamed)",
+                field=named(name),
             )
         if len(query.getlist(name)) > 1:
             raise Problem(400, "invalid-parameter", "must be sent once", field=name)

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from ingress.problem import Problem
+from ingress.problem import Problem, named
 from schemas import command as commands
 from schemas.command import InvalidCommand
 from schemas.records import State
@@ -76,7 +76,7 @@ def parse(pairs: Iterable[tuple[str, str]], merchant_id: str) -> Filters:
         if name == "metadata":
             metadata.append(_metadata(value))
         elif name not in _ONCE:
-            raise _wrong(name if _NAME.fullmatch(name) else "(unnamed)", "is not a parameter of this list")
+            raise _wrong(named(name), "is not a parameter of this list")
         elif name in given:
             raise _wrong(name, "must be sent once")
         else:
@@ -102,7 +102,7 @@ def parse_events(pairs: Iterable[tuple[str, str]]) -> tuple[int, int]:
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in ("after", "limit"):
-            raise _wrong(name if _NAME.fullmatch(name) else "(unnamed)", "is not a parameter of this list")
+            raise _wrong(named(name), "is not a parameter of this list")
         if name in given:
             raise _wrong(name, "must be sent once")
         given[name] = value

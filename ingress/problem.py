@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE: Final = "application/problem+json"
+_NAME: Final = re.compile(r"[A-Za-z_]{1,40}", re.ASCII)
 
 
 class Problem(Exception):
@@ -39,6 +40,11 @@ class Problem(Exception):
 
 
 DEFECT: Final = Problem(500, "internal-error", "the gateway failed; send the same key again")
+
+
+def named(name: str) -> str:
+    """A parameter's name as an answer may repeat it: no digits, and so no card number."""
+    return name if _NAME.fullmatch(name) else "(unnamed)"
 
 
 def document(problem: Problem) -> dict[str, Any]:

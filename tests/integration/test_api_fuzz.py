@@ -63,5 +63,5 @@ def test_the_api_is_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_api_is_what_it_says_ten_thousand_times(tmp_path: Path) -> None:
-    cases, _ = run(tmp_path, "--generation-database", "none", "--max-examples", "500", "--workers", "2", within_s=1700)
+    cases, _ = run(tmp_path, "--generation-database", "none", "--max-examples", "1000", within_s=1700)
     assert cases >= 10_000
