@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
@@ -15,6 +15,7 @@ import httpx2
 from aiokafka import AIOKafkaProducer
 
 from ops.local.state import Running
+from ops.tour import Tour
 from ops.verify import windows
 from schemas import identity, money, topics
 from schemas.records import State
@@ -206,6 +207,11 @@ class Demo:
         found: dict[str, Any] = (await http.get(f"{self._running.simulator}/observed")).json()
         return found
 
+    async def charged(self, http: httpx2.AsyncClient, payment_id: str) -> int:
+        """How often the provider charged a payment, by its own ledger."""
+        charges = (await self._observed(http))["charges"]
+        return sum(1 for each in charges if each["reference"] == payment_id and each["status"] == "approved")
+
     async def _dropped(self, http: httpx2.AsyncClient) -> int:
         """Duplicates that intake dropped, by its own metric."""
         text = (await http.get(f"{self._running.admin['intake']}/metrics")).text
@@ -250,17 +256,24 @@ class Demo:
 
 
 async def wait(demo: Demo, running: Running, within_s: float, tell: Any) -> Verdict:
-    """Tell the progress until all is settled or the time is over; then the verdict. Raises OSError, asyncpg errors."""
+    """Tour the API, tell the progress until all is settled or the time is over; then the verdict.
+
+    Raises OSError, asyncpg and httpx2 errors.
+    """
+    tour = Tour(running, f"tour-{time.time_ns():x}", tell)
     began = time.monotonic()
     db = await asyncpg.connect(running.postgres, timeout=5)
     try:
         async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
+            await tour.send(http)
             while True:
-                now = await demo.progress(db, http)
+                now, state = await demo.progress(db, http), await tour.state(http)
                 elapsed_s = time.monotonic() - began
                 tell(now.line(elapsed_s))
-                if await demo.settled(now) or elapsed_s > within_s:
-                    return await demo.verdict(db, http)
+                if (await demo.settled(now) and state in FINAL) or elapsed_s > within_s:
+                    tour.end(state, await demo.charged(http, tour.payment_id))
+                    verdict = await demo.verdict(db, http)
+                    return replace(verdict, faults=[*verdict.faults, *tour.faults])
                 await asyncio.sleep(1.0)
     finally:
         await db.close(timeout=5)
