@@ -181,6 +181,11 @@ def routes(
             CREATES.labels(code).inc()
         return found
 
+    _reads(router, acceptance, gate)
+    return router
+
+
+def _reads(router: APIRouter, acceptance: Acceptance, gate: Gate) -> None:
     @router.get("/v1/payments/batch", include_in_schema=False)
     async def read_batch() -> None:
         """Batches are not kept: the address takes POST only, and is no payment's."""
@@ -212,5 +217,3 @@ def routes(
         if found is None:
             raise NOT_FOUND
         return Response(found, media_type="application/json")
-
-    return router
