@@ -26,6 +26,7 @@ from ingress.keyring import Keyring
 from ingress.listing import Lists
 from ingress.outbox import Outbox
 from ingress.queries import Payments
+from ingress.rates import Rates
 from ingress.relay import Relay
 from ingress.resources import Resources
 from ingress.security_headers import Cors
@@ -51,6 +52,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     keyring = Keyring(settings.database_url)
     tenants = Tenants(keyring, settings.api_key_pepper.get_secret_value().encode(), grace_s=settings.api_key_grace_s)
     keyring.changed = tenants.forget
+    rates = Rates(keys, settings.rate_limit)
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
@@ -82,7 +84,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     replay = payments.Replay(settings.idempotent_replay)
     app = assemble(
         acceptance, readiness, reach_of(lanes), gate, tenants,
-        lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
+        rates=rates, lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
     )  # fmt: skip
     asyncapi_page.install(app, frozenset(lanes))
     bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
@@ -95,7 +97,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     app.state.stopping = stopping
     if settings.origins:
         app.add_middleware(Cors, origins=settings.origins)
-    connecting = (outbox, feed, keys, stored, lists, finals, keyring)
+    connecting = (outbox, feed, rates, keys, stored, lists, finals, keyring)
     app.router.lifespan_context = lambda _: running(kafka, relay, connecting)
     return app
 
@@ -134,6 +136,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     gate: Gate,
     tenants: Tenants,
     *,
+    rates: Rates,
     lists: resources.Lists,
     finals: Finals,
     replay: payments.Replay = payments.Replay.CONFLICT,
@@ -149,12 +152,12 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         redirect_slashes=False,
     )
     app.include_router(payments.routes(acceptance, reach, gate, finals, replay))
-    app.include_router(batch.routes(Batch(acceptance, reach, gate, replay)))
+    app.include_router(batch.routes(Batch(acceptance, reach, gate, replay, rates)))
     app.include_router(resources.routes(Resources(acceptance, lists, gate)))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     docs.install(app)
     problem.install(app)
-    app.add_middleware(Edge, gate=gate, tenants=tenants, access_log=access_log)
+    app.add_middleware(Edge, gate=gate, tenants=tenants, rates=rates, access_log=access_log)
     openapi.install(app)
     return app

@@ -16,6 +16,7 @@ from ingress.gate import Gate
 from ingress.models import problems
 from ingress.payments import CREATES, Replay, answer, fields_of, parse, take
 from ingress.problem import DEFECT, Problem, response
+from ingress.rates import Rates
 from ingress.requests import json_body
 from ingress.shapes import BATCH, BATCH_200
 from ingress.tenants import Caller, Reach, caller
@@ -55,11 +56,12 @@ def split(raw: bytes) -> list[bytes]:
 class Batch:
     """Takes batches. Each line enters the gate on its own, so a batch stands in line like as many requests."""
 
-    def __init__(self, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay) -> None:
+    def __init__(self, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay, rates: Rates) -> None:
         self._acceptance = acceptance
         self._reach = reach
         self._gate = gate
         self._replay = replay
+        self._rates = rates
         self._free = BATCHES_MAX
 
     async def create(self, request: Request, who: Caller) -> Response:
@@ -83,7 +85,7 @@ class Batch:
             for number, raw in enumerate(lines, 1):
                 if len(window) == AT_ONCE:
                     answers.append(await window.popleft())
-                command = self._command(raw, who) if time.monotonic() < until else _LATE
+                command = self._command(number, raw, who) if time.monotonic() < until else _LATE
                 payment_id = command.payment_id or "" if isinstance(command, PaymentCommand) else ""
                 task = asyncio.create_task(self._one(number, command, last_of.get(payment_id)))
                 window.append(task)
@@ -96,8 +98,10 @@ class Batch:
                 task.cancel()
         return answers
 
-    def _command(self, raw: bytes, who: Caller) -> PaymentCommand | Problem:
+    def _command(self, number: int, raw: bytes, who: Caller) -> PaymentCommand | Problem:
         try:
+            if number > 1:  # the first one is what the request counts for
+                self._rates.take(who)
             if len(raw) > commands.MAX_BYTES:
                 raise Problem(413, "too-large", f"a line may have at most {commands.MAX_BYTES} bytes")  # noqa: TRY301
             fields = fields_of(raw)

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from ingress import problem
 from ingress.gate import Gate
 from ingress.problem import Problem
+from ingress.rates import Header, Rates
 from ingress.security_headers import NOTHING, PAGE, SAFE
 from ingress.tenants import CALLER, Tenants
 from ops import trace
@@ -44,6 +45,10 @@ class _Answer:
         self._headers = [*SAFE, policy, (b"x-request-id", request_id)]
         self.status = 0
 
+    def add(self, headers: list[Header]) -> None:
+        """Send these with it, too."""
+        self._headers += headers
+
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -54,10 +59,11 @@ class _Answer:
 class Edge:
     """ASGI middleware, outermost of ours."""
 
-    def __init__(self, app: Any, *, gate: Gate, tenants: Tenants, access_log: bool) -> None:
+    def __init__(self, app: Any, *, gate: Gate, tenants: Tenants, rates: Rates, access_log: bool) -> None:
         self._app = app
         self._gate = gate
         self._tenants = tenants
+        self._rates = rates
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +94,8 @@ class Edge:
         try:
             if scope["path"].startswith("/v1/"):
                 self._gate.check()
-                scope[CALLER] = await self._tenants.authenticate(scope["headers"])
+                who = scope[CALLER] = await self._tenants.authenticate(scope["headers"])
+                answer.add(self._rates.take(who))
             await self._app(scope, receive, answer)
         except Problem as full:
             await problem.response(full)(scope, receive, answer)

@@ -41,6 +41,9 @@ _SAME: Final = (
 )  # fmt: skip
 _GONE: Final = Problem(410, "cursor-gone", "the topic does not hold this point any more: begin with after=beginning")
 _KAFKA_AWAY: Final = Problem(503, "kafka-away", "the events cannot be read now", retry_after_s=1)
+_STREAMS: Final = Problem(
+    429, "too-many-streams", "at most 50 streams of one merchant; close one first", retry_after_s=5
+)
 _STOPPING: Final = Problem(503, "stopping", "the gateway stops; connect again", retry_after_s=1, close=True)
 _LIMIT: Final = Problem(400, "invalid-parameter", f"must be a whole number from 1 to {LIMIT_MAX}", field="limit")
 
@@ -173,7 +176,7 @@ def routes(live: Live) -> APIRouter:
             200: EVENTS_200,
             400: problems("A parameter, or the cursor, is none.", _LIMIT),
             410: problems("The topic no longer holds the cursor's point.", _GONE),
-            429: problems("Too many streams of this merchant."),
+            429: problems("Too many streams of this merchant, or its rate limit is reached.", _STREAMS),
             500: problems("A defect of the gateway.", DEFECT),
             503: problems("Kafka is away (JSON only), or no stream is free.", _KAFKA_AWAY, _STOPPING),
         },

@@ -27,7 +27,9 @@ class Script:
 _CLAIM: Final = Script("claim.lua")
 _PUBLISHED: Final = Script("published.lua")
 _RELEASE: Final = Script("release.lua")
-_LOAD: Final[list[tuple[Any, ...]]] = [("SCRIPT", "LOAD", script.text) for script in (_CLAIM, _PUBLISHED, _RELEASE)]
+_SPENT: Final = Script("spent.lua")
+_SCRIPTS: Final = (_CLAIM, _PUBLISHED, _RELEASE, _SPENT)
+_LOAD: Final[list[tuple[Any, ...]]] = [("SCRIPT", "LOAD", script.text) for script in _SCRIPTS]
 
 
 class Standing(StrEnum):
@@ -94,6 +96,13 @@ class Keys:
         """The payment as it was accepted, where it was published."""
         state, document = await self._batches.ask(("HMGET", _key(payment_id), "state", "document"))
         return document if state == b"published" else None
+
+    async def spend(self, merchant_id: str, window: tuple[int, int], count: int) -> tuple[int, int]:
+        """Add requests to a merchant's window, (seconds, number); its count then, and the window before's."""
+        seconds, number = window
+        names = (f"rate:{{{merchant_id}}}:{seconds}:{each}" for each in (number, number - 1))
+        total, before = await self._batches.ask(("EVALSHA", _SPENT.sha, 2, *names, count, seconds * 2000))
+        return total, before
 
     async def _claim(self, payment_id: str, fingerprint: str, lease_ms: int) -> Claim:
         raw = await self._call(_CLAIM, payment_id, fingerprint, lease_ms, self._remember_ms)

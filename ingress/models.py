@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ingress.prefer import WAIT_MAX_S
 from ingress.problem import MEDIA_TYPE, Problem, document
+from ingress.rates import Allowance, over
 from ingress.tenants import INVALID, MISSING, UNCHECKED
 
 ID: Final = "378ca193-494f-58e7-91e2-80bcac06c9b8"
@@ -147,8 +148,21 @@ KEY_ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "The key lacks the scope that this needs.",
         Problem(403, "missing-scope", "the API key lacks the scope payments:write"),
     ),
+    "429": {
+        **problems("The merchant's rate limit is reached; nothing was accepted.", over(Allowance("1000/second"), 0)),
+        "headers": {
+            "RateLimit-Policy": {
+                "description": "What the merchant may send: q requests in w seconds (the IETF's draft).",
+                "schema": {"type": "string"}, "example": '"merchant";q=1000;w=1',
+            },
+            "RateLimit": {
+                "description": "What is left: r requests, for t seconds; with every answer.",
+                "schema": {"type": "string"}, "example": '"merchant";r=0;t=1',
+            },
+        },
+    },
     "503": problems("The API key cannot be checked now.", UNCHECKED),
-}
+}  # fmt: skip
 """What every route under /v1 answers besides its own."""
 CREATE: Final[dict[str, Any]] = {
     "parameters": [

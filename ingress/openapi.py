@@ -38,7 +38,6 @@ _PLAIN: Final = {
     "408": Problem(408, "body-too-slow", "the body did not come within 10 s"),
     "413": Problem(413, "too-large", "the body may have at most 65536 bytes"),
     "415": Problem(415, "unsupported-media-type", "must be application/json", field="Content-Type"),
-    "429": Problem(429, "too-many-streams", "at most 50 streams of one merchant; close one first"),
     "503": Problem(503, "overloaded", "too many requests in hand; send it again", retry_after_s=1),
 }
 

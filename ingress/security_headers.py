@@ -28,7 +28,10 @@ ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1
 _ALLOWED: Final = (
     b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, traceparent, tracestate, X-Request-Id"
 )
-_EXPOSED: Final = b"Idempotency-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id"
+_EXPOSED: Final = (
+    b"Idempotency-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, "
+    b"X-Request-Id"
+)
 _PREFLIGHT_S: Final = b"600"
 
 

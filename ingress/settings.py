@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingress.security_headers import ORIGIN
 from ops.kafka.clients import KafkaSettings
+from schemas import rate_limit
 from schemas.api_key import PEPPER_LEAST
 from schemas.lanes import Lane, parse_lanes
 
@@ -30,6 +31,8 @@ class IngressSettings(BaseSettings):
     """Under which API keys are signed: the one that `kifiya keys create` had."""
     api_key_grace_s: float = Field(900, ge=0)
     """How long keys that are known go on working while PostgreSQL is away; no revocation reaches us then."""
+    rate_limit: str = "1000/second"
+    """Requests and lines of batches of one merchant, of all processes together, where the merchant has no own limit."""
     lanes: str = '{"simulator": {"provider": "simulator", "limit": 2}}'
     ingress_host: str = "127.0.0.1"
     ingress_port: int = Field(8000, ge=0, le=65535)
@@ -61,6 +64,12 @@ class IngressSettings(BaseSettings):
     access_log: bool = False
     """One JSON line for each request; at 1,000 a second that costs a twenty-fifth of a core."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        rate_limit.parse(value)
+        return value
 
     @field_validator("kafka_bootstrap")
     @classmethod

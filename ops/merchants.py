@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-import limits
 
 from schemas import api_key
 from schemas.api_key import Mode
 from schemas.command import InvalidCommand, check_merchant
+from schemas.rate_limit import parse
 
 TIMEOUT_S: Final = 10.0
 _KEY: Final = "SELECT key_id, merchant_id, mode, scopes, label, created_at, revoked_at FROM api_keys"
@@ -54,11 +54,11 @@ async def add(
     try:
         check_merchant(merchant_id)
         if rate_limit is not None:
-            limits.parse(rate_limit)
+            parse(rate_limit)
     except InvalidCommand as error:
         raise Refused(f"the merchant id {error.detail}") from error
     except ValueError as error:
-        raise Refused("the rate limit must be like 100/second or 5000/minute") from error
+        raise Refused(f"the rate limit {error}") from error
     stands = await db.fetchval(
         """INSERT INTO merchants (merchant_id, mode, name, rate_limit) VALUES ($1, $2, $3, $4)
            ON CONFLICT (merchant_id) DO UPDATE SET

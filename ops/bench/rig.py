@@ -80,6 +80,7 @@ def environment(stack: Stack, data: Path, **more: str) -> dict[str, str]:
         "REDIS_URL": stack.redis_url,
         "DATABASE_URL": stack.database_url,
         "API_KEY_PEPPER": SANDBOX_PEPPER,
+        "RATE_LIMIT": "1000000/second",
         "LANES": json.dumps({LANE: {"provider": "simulator", "limit": 2}}),
         "DATA_DIR": str(data),
         "ADMIN_HOST": "127.0.0.1",

@@ -108,6 +108,7 @@ def environment(stack: Stack) -> dict[str, str]:
         "REDIS_URL": stack.redis_url,
         "DATABASE_URL": stack.database_url,
         "API_KEY_PEPPER": PEPPER,
+        "RATE_LIMIT": "1000000/second",
         "LANES": f'{{"{LANE}": {{"provider": "simulator"}}}}',
     }
 
@@ -187,6 +188,8 @@ async def published(stack: Stack, merchant: str) -> list[PaymentCommand]:
     kafka = KafkaSettings(stack.kafka_bootstrap, stack.kafka_dialect)
     ends = await end_offsets(kafka, [TopicPartition(topics.COMMANDS, number) for number in range(12)])
     wanted = {partition: end for partition, end in ends.items() if end > 0}
+    if not wanted:
+        return []
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
     )

@@ -171,3 +171,26 @@ async def test_a_key_of_another_mode_reaches_nothing_of_this_one(stack: Stack, r
     forged = live.replace("kfy_live_", "kfy_test_")
     assert (await role.http.get("/v1/payments", headers=bearer(forged))).status_code == 401
     assert await http_role.published(stack, merchant) == []
+
+
+async def test_processes_share_a_merchants_limit(stack: Stack, role: Ingress) -> None:
+    merchant = f"m-{uuid.uuid4().hex[:12]}"
+    key = await key_of(stack.database_url, merchant)
+    async with merchants.connected(stack.database_url) as db:
+        await merchants.add(db, merchant, Mode.TEST, rate_limit="20/hour")
+    async with http_role.ingress(http_role.environment(stack)) as other:
+        await other.well()
+        codes = [(await role.http.get("/v1/payments", headers=bearer(key))).status_code for _ in range(25)]
+        assert codes == [200] * 20 + [429] * 5
+
+        async def refused() -> bool:
+            return (await other.http.get("/v1/payments", headers=bearer(key))).status_code == 429
+
+        await until(refused, "the other process has heard of it", PROMPT_S)
+        async with merchants.connected(stack.database_url) as db:
+            await merchants.add(db, merchant, Mode.TEST, rate_limit="1000/hour")
+
+        async def allowed() -> bool:
+            return (await other.http.get("/v1/payments", headers=bearer(key))).status_code == 200
+
+        await until(allowed, "the new limit counts", PROMPT_S)

@@ -26,6 +26,7 @@ from ingress.listing import Page
 from ingress.outbox import Full
 from ingress.payments import Replay
 from ingress.presence import Away
+from ingress.rates import Rates
 from ingress.tenants import Caller, Key, Reach, Tenants
 from ops.kafka.clients import Message, PublishTimedOut
 from schemas import api_key, codec, identity
@@ -121,6 +122,23 @@ class MemoryKeys:
         await asyncio.sleep(0)
         if self.away:
             raise Away("redis is away")
+
+
+@dataclass
+class MemoryShared:
+    """The processes' common counts of requests."""
+
+    away: bool = False
+    counts: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    async def spend(self, merchant_id: str, window: tuple[int, int], count: int) -> tuple[int, int]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("redis is away")
+        seconds, number = window
+        total = self.counts.get((merchant_id, seconds, number), 0) + count
+        self.counts[merchant_id, seconds, number] = total
+        return total, self.counts.get((merchant_id, seconds, number - 1), 0)
 
 
 @dataclass
@@ -265,6 +283,8 @@ class World:
     lists: MemoryLists = field(init=False)
     results: MemoryResults = field(default_factory=MemoryResults)
     keyring: MemoryKeyring = field(default_factory=MemoryKeyring)
+    shared: MemoryShared = field(default_factory=MemoryShared)
+    rate_limit: str = "1000000/second"
     waiters_max: int = 10
     in_flight_max: int = 100
     working: int = 100
@@ -284,9 +304,10 @@ class World:
         )
         gate = Gate(self.in_flight_max, working=self.working)
         tenants = Tenants(self.keyring, PEPPER, grace_s=900)
+        self.rates = Rates(self.shared, self.rate_limit)
         return assemble(
             self.acceptance(), readiness, REACH, gate, tenants,
-            lists=self.lists, finals=self.finals, replay=self.replay, access_log=access_log,
+            rates=self.rates, lists=self.lists, finals=self.finals, replay=self.replay, access_log=access_log,
         )  # fmt: skip
 
     @asynccontextmanager
@@ -294,6 +315,7 @@ class World:
         transport = httpx2.ASGITransport(self.app())
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTHORIZED) as found:
             yield found
+        await self.rates.close()
         await self.finals.close()
 
     def kafka_away(self) -> None:

@@ -48,6 +48,7 @@ def test_the_defaults_keep_a_create_below_two_seconds() -> None:
         ("PUBLISH_TIMEOUT_S", "nan"), ("IN_FLIGHT_MAX", "0"), ("REMEMBER_S", "1"), ("LOG_LEVEL", "loud"),
         ("CORS_ORIGINS", "*"), ("CORS_ORIGINS", "https://shop.example/"), ("CORS_ORIGINS", "https://a.example;b.example"),
         ("HSTS_MAX_AGE_S", "-1"), ("API_KEY_PEPPER", "secret"), ("API_KEY_GRACE_S", "-1"),
+        ("RATE_LIMIT", "fast"), ("RATE_LIMIT", "0/second"),
         ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from ingress import tenants
 from ingress.presence import Away
 from ingress.problem import Problem
-from ingress.tenants import FRESH_S, REFRESH_S, Caller, Key, Reach, Tenants
+from ingress.tenants import FRESH_S, INVALID, REFRESH_S, Caller, Key, Reach, Tenants
 from schemas import api_key, identity
 from schemas.api_key import SCOPES, Mode
 from tests.unit.ingress.fakes import (
@@ -126,6 +126,20 @@ async def test_unknown_malformed_and_revoked_keys_get_the_same_answer_for_the_sa
     assert len(compared) == 4
     assert len(world.keyring.asked) == 4
     assert all(len(theirs) == 32 for _, theirs in compared)
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [b"kfy_test_%." + b"%" * 43, b"kfy_test_" + b"_" * 16 + b"." + b"_" * 43, b"' OR '1'='1", b"x" * 15_000, b"\x00",
+     b"kfy_test_0123456789abcdef", b"\xff\xfe", MINE.upper().encode(), MINE.encode() + b"x", MINE.encode()[:-1],
+     MINE.encode() + b" " + MINE.encode(), b"kfy_live_" + MINE.encode()[9:]],
+)  # fmt: skip
+async def test_nothing_of_a_hostile_key_but_a_well_formed_id_reaches_a_store(presented: bytes) -> None:
+    world = World_()
+    with pytest.raises(Problem) as found:
+        await world.tenants.authenticate([(b"authorization", b"Bearer " + presented)])
+    assert found.value is INVALID
+    assert set(world.keyring.asked) <= {"0" * 16, STORED.caller.key_id}
 
 
 async def test_a_busy_key_is_looked_up_beside_the_requests_and_an_idle_one_before() -> None:
