@@ -6,6 +6,7 @@ A request's arrival is taken in the protocol, when its first bytes come in, befo
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from ops.simulator.tokens import TOKENS
 
 MAX_BODY: Final = 64 * 1024
 HOLD_S: Final = 60.0
+LATE_S: Final = 2.0
 HUGE: Final = 100 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _STRINGS = ("reference", "currency", "merchant_id", "payment_method")
@@ -146,6 +148,11 @@ class Simulator:
         if token == "pm_timeout_not_charged" and tries == 1:
             provider.in_use.discard(key)
             return await _hold(request)
+        if token == "pm_late" and tries == 1:
+            provider.in_use.discard(key)
+            book = functools.partial(provider.book, key, fields, status="approved")
+            asyncio.get_running_loop().call_later(LATE_S, book)
+            return await _hold(request)
         if token == "pm_slow_5s" and not known:
             await asyncio.sleep(5)
         if token == "pm_decline":
@@ -153,6 +160,8 @@ class Simulator:
         if token not in TOKENS:
             return _answer(provider.book(key, fields, status="declined", reason="unknown_payment_method"))
         charge = provider.book(key, fields, status="approved")
+        if token == "pm_500_stored":
+            raise Refusal(500, "something broke, and is remembered under this key")
         if tries == 1:
             if token == "pm_timeout_charged":
                 provider.in_use.discard(key)

@@ -82,9 +82,11 @@ CASES: list[tuple[str, list[str], int]] = [
     ("pm_whatever", ["declined"], 0),
     ("pm_503_twice", ["retryable", "retryable", "approved"], 1),
     ("pm_500", ["unknown", "unknown"], 0),
+    ("pm_500_stored", ["unknown", "unknown"], 1),
     ("pm_429", ["retryable", "approved"], 1),
     ("pm_timeout_charged", ["unknown", "approved"], 1),
     ("pm_timeout_not_charged", ["unknown", "approved"], 1),
+    ("pm_late", ["unknown", "approved"], 1),
     ("pm_slow_5s", ["unknown"], 0),
     ("pm_garbage", ["unknown", "unknown"], 1),
     ("pm_reset", ["unknown", "approved"], 1),
@@ -110,6 +112,19 @@ async def test_each_token_leads_to_its_outcomes_and_asks_once_a_call(
         truth = {"declined": OutcomeKind.DECLINED, "approved": OutcomeKind.APPROVED}
         known = there.provider.charges.get(task.payment_id)
         assert found.kind is (truth[known.status] if known else OutcomeKind.ABSENT)
+
+
+async def test_a_late_charge_lands_once_whether_or_not_it_was_asked_for_again() -> None:
+    async with served() as there, client_of(there.url) as client:
+        left, asked = payment("pm_late"), payment("pm_late")
+        for task in (left, asked):
+            assert (await client.charge(task)).kind is OutcomeKind.UNKNOWN
+            assert (await client.status(task)).kind is OutcomeKind.ABSENT  # which is why absent is not failed
+        assert (await client.charge(asked)).kind is OutcomeKind.APPROVED
+        async with asyncio.timeout(10):
+            while (await client.status(left)).kind is OutcomeKind.ABSENT:
+                await asyncio.sleep(0.1)
+        assert [charge.reference for charge in there.provider.charges.values()] == [asked.payment_id, left.payment_id]
 
 
 def test_every_token_of_the_sandbox_is_tried_above() -> None:
