@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 
-from ingress.event_shapes import EVENTS_200
 from ingress.models import ID, KEY_ANSWERS, ProblemDetails, problems
 from ingress.problem import DEFECT, MEDIA_TYPE, Problem
 
@@ -20,6 +18,7 @@ _REQUEST_ID: Final = {
 _RETRY_AFTER: Final = {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}
 _PATHS: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
     "payment_id": ("The payment's id.", {"type": "string", "format": "uuid"}, ID),
+    "lane": ("A lane's name.", {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}, "simulator"),
     "subject": ("A record's name in the registry.", {"type": "string"}, "payments.events-value"),
     "version": ("A version of the subject, or latest.", {"type": "string"}, "latest"),
     "schema_id": ("A schema's id, as records carry it.", {"type": "string", "pattern": "^[0-9]{1,9}$"}, "3"),
@@ -32,8 +31,6 @@ _TRACE: Final = {
 }  # fmt: skip
 
 
-_WITH_NULLS: Final = (("/v1/events", "200", EVENTS_200),)
-"""Answers to GET whose own examples, not those of a model, hold nulls."""
 _PLAIN: Final = {
     "408": Problem(408, "body-too-slow", "the body did not come within 10 s"),
     "413": Problem(413, "too-large", "the body may have at most 65536 bytes"),
@@ -92,23 +89,34 @@ def _errors(document: Document) -> None:
 
 
 def _examples(document: Document) -> None:
-    """Examples as they are written: FastAPI drops each null out of them."""
+    """Examples with the nulls that FastAPI drops out of them: what is required and may be null."""
     parts = document["components"]["schemas"]
-    for model in _models(BaseModel):
-        written = model.model_json_schema().get("examples") if model.__name__ in parts else None
-        if written and model.__module__.startswith("ingress."):
-            parts[model.__name__]["examples"] = written
-    for path, code, answer in _WITH_NULLS:
-        for kind, content in answer["content"].items() if path in document["paths"] else ():
-            document["paths"][path]["get"]["responses"][code]["content"][kind]["example"] = content["example"]
+    for schema in parts.values():
+        for example in schema.get("examples", []):
+            _fill(example, schema, parts)
+    for ways in document["paths"].values():
+        for way in ways.values():
+            for answer in way["responses"].values():
+                for content in answer.get("content", {}).values():
+                    _fill(content.get("example"), content.get("schema", {}), parts)
 
 
-def _models(of: type[BaseModel]) -> list[type[BaseModel]]:
-    return [model for each in of.__subclasses__() for model in (each, *_models(each))]
+def _fill(example: Any, schema: Document, parts: Document) -> None:
+    schema = parts[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    for branch in schema.get("anyOf", []):
+        _fill(example, branch, parts)
+    if isinstance(example, list):
+        for each in example:
+            _fill(each, schema.get("items", {}), parts)
+    elif isinstance(example, dict):
+        for name in schema.get("required", []):
+            example.setdefault(name, None)
+        for name, part in schema.get("properties", {}).items():
+            _fill(example.get(name), part, parts)
 
 
 def _described(parameter: Document) -> Document:
-    if parameter["in"] != "path":
+    if parameter["in"] != "path" or parameter["name"] not in _PATHS:
         return parameter
     description, schema, example = _PATHS[parameter["name"]]
     return {**parameter, "description": description, "schema": schema, "example": example}

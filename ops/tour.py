@@ -31,6 +31,7 @@ class Tour:
         made = await self._create(http, "5.00")
         self._check("a create is answered", made, CREATED, "status", State.PENDING)
         self.payment_id = made.json().get("payment_id", "")
+        self._place(made.json().get("queue"))
         same = await self._create(http, "5.00")
         self._check("the same request again is answered", same, CONFLICT, "payment_id", self.payment_id)
         if same.headers.get("idempotency-replayed") != "true":
@@ -57,6 +58,14 @@ class Tour:
     async def _create(self, http: httpx2.AsyncClient, amount: str) -> httpx2.Response:
         fields = {"amount": amount, "currency": "USD", "payment_method": "pm_approve", "description": "tour"}
         return await http.post(self._address(), json=fields, headers={"Idempotency-Key": self._key, **self._headers()})
+
+    def _place(self, queue: dict[str, Any] | None) -> None:
+        """Tell its place in the queue, where the answer has one."""
+        if queue is None:
+            return
+        self._tell(f"  it is number {queue.get('position')} in the queue, and its turn comes in {queue.get('eta_s')} s")
+        if queue.get("position") is None and queue.get("reason") is None:
+            self.faults.append("a payment has no place in the queue, and no reason why")
 
     def _address(self, path: str = "") -> str:
         return f"{self._running.ingress}/v1/payments{path}"

@@ -64,6 +64,25 @@ async def test_a_gateway_as_promised_is_told_line_by_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("queue", "told", "faults"),
+    [
+        (
+            {"position": 18, "eta_s": 8.9, "reason": None},
+            "it is number 18 in the queue, and its turn comes in 8.9 s",
+            0,
+        ),
+        ({"position": None, "eta_s": None, "reason": "breaker-open"}, "it is number None in the queue", 0),
+        ({"position": None, "eta_s": None, "reason": None}, "it is number None in the queue", 1),
+    ],
+)
+async def test_its_place_in_the_queue_is_told(queue: dict[str, Any], told: str, faults: int) -> None:
+    spoil = {"json": {**PAYMENT, "queue": queue}}
+    tour, lines = await toured(Api(lambda count, answer: {**answer, **spoil} if count == 1 else answer))
+    assert lines[1].strip().startswith(told)
+    assert len(tour.faults) == faults
+
+
+@pytest.mark.parametrize(
     ("number", "change"),
     [
         (1, {"status_code": 200}), (1, {"json": {**PAYMENT, "status": "COMPLETED"}}), (2, {"status_code": 201}),
