@@ -144,7 +144,8 @@ async def test_what_comes_while_the_others_are_told_counts_too() -> None:
     one = process()
     assert one.taken(4) == 4
     telling = asyncio.create_task(one.rates.sync())
-    await asyncio.sleep(0)
+    while not one.rates._of["shop"].now.sending:
+        await asyncio.sleep(0)
     assert one.taken(20) == 6
     await telling
     await one.rates.sync()
