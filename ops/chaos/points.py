@@ -23,8 +23,9 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 
 NOWHERE: Final = "127.0.0.1:9"
 _AWAY: Final = {"KAFKA_BOOTSTRAP": NOWHERE}
-_FORGETFUL: Final = {"DEDUP_WINDOW_S": "3", "LEDGER_WINDOW_S": "3"}
-"""So short a memory holds its promises only while nothing comes again later than PostgreSQL knows of it."""
+_FORGETFUL: Final = {"DEDUP_WINDOW_S": "15", "LEDGER_WINDOW_S": "15"}
+"""So short a memory holds its promises while nothing comes again later than PostgreSQL knows of it, and no payment
+waits for its permit longer than that: the ledger may forget a cancel meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
