@@ -76,6 +76,22 @@ class Deliver(Protocol):
         """The value of the payment's first command that waits for Kafka."""
 
 
+class Queue(Protocol):
+    """What is known of the lanes' queues; arithmetic only."""
+
+    def refusal(self, command: PaymentCommand) -> int | None:
+        """Seconds after which to ask again, where the lane's wait is over its maximum; None: it takes more."""
+
+    def accepted(self, document: bytes, command: PaymentCommand) -> bytes:
+        """The JSON of a payment whose create was accepted this moment, with its place in the queue."""
+
+    def dress(self, document: bytes) -> bytes:
+        """A payment's JSON with its place in the queue."""
+
+    def of(self, payment: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The place of a payment as it is told; None where it waits for nothing."""
+
+
 class Answer(StrEnum):
     """How a create was taken."""
 
@@ -84,6 +100,7 @@ class Answer(StrEnum):
     CONFLICT = "conflict"
     BUSY = "busy"
     EXPIRED = "expired"
+    TOO_LONG = "too-long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +112,14 @@ class Taken:
     wait_ms: int = 0
 
 
-def decide(standing: Standing | None, older: str | None, fingerprint: str, *, expired: bool) -> Answer:
+def decide(
+    standing: Standing | None, older: str | None, fingerprint: str, *, expired: bool, too_long: bool = False
+) -> Answer:
     """How to take a create, ACCEPTED standing for: publish it.
 
     ``standing`` is None where Redis is away, ``older`` the fingerprint of PostgreSQL's row. The row is what the stream
-    decided, so it goes before Redis. A repeat of a payment that has expired since is still a repeat.
+    decided, so it goes before Redis. A repeat of a payment that has expired since is still a repeat; so is one
+    that the lane would not take any more.
     """
     if older is not None:
         return Answer.REPEATED if older == fingerprint else Answer.CONFLICT
@@ -111,7 +131,9 @@ def decide(standing: Standing | None, older: str | None, fingerprint: str, *, ex
         case Standing.PUBLISHED:
             return Answer.REPEATED
         case Standing.NEW | None:
-            return Answer.EXPIRED if expired else Answer.ACCEPTED
+            if expired:
+                return Answer.EXPIRED
+            return Answer.TOO_LONG if too_long else Answer.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +155,7 @@ class Acceptance:
         keys: Keys,
         payments: Payments,
         deliver: Deliver,
+        queue: Queue,
         *,
         default_lane: str,
         publish_timeout_s: float,
@@ -141,6 +164,7 @@ class Acceptance:
         self._keys = keys
         self._payments = payments
         self._deliver = deliver
+        self._queue = queue
         self._may_wait = may_wait
         self._default_lane = default_lane
         self._publish_timeout_s = publish_timeout_s
@@ -154,12 +178,17 @@ class Acceptance:
         payment_id = command.payment_id or ""
         fingerprint = commands.fingerprint(command)
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
-        ask = self._keys.look if expired else self._keys.claim
+        refusal_s = self._queue.refusal(command)
+        ask = self._keys.look if expired or refusal_s else self._keys.claim
         claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(command))
         if older is not None:
             fingerprint = commands.fingerprint(command, stored=older.fingerprint)
         answer = decide(
-            claim.standing if claim else None, older.fingerprint if older else None, fingerprint, expired=expired
+            claim.standing if claim else None,
+            older.fingerprint if older else None,
+            fingerprint,
+            expired=expired,
+            too_long=refusal_s is not None,
         )
         document = older.document if older else (claim.document if claim else None) or b""
         match answer:
@@ -171,7 +200,9 @@ class Acceptance:
             case _:
                 pass
         if answer is Answer.REPEATED:
-            return Taken(answer, document)
+            return Taken(answer, self._queue.dress(document))
+        if answer is Answer.TOO_LONG:
+            return Taken(answer, wait_ms=1000 * (refusal_s or 1))
         return Taken(answer, wait_ms=claim.wait_ms if claim else 0)
 
     async def publish(self, command: PaymentCommand, began: float) -> None:
@@ -193,7 +224,7 @@ class Acceptance:
         try:
             row = await self._payments.find(payment_id, merchant_id)
             if row is not None:
-                return orjson.dumps(views.stored(row))
+                return self._queue.dress(orjson.dumps(views.stored(row)))
         except Away as error:
             away = error
         document: bytes | None = None
@@ -204,10 +235,14 @@ class Acceptance:
         if document is not None and orjson.loads(document)["merchant_id"] != merchant_id:
             return None
         if document is None and (older := await self._in_outbox(payment_id, merchant_id)):
-            return older.document
+            document = older.document
         if document is None and away is not None:
             raise away
-        return document
+        return None if document is None else self._queue.dress(document)
+
+    def told(self, payment: dict[str, Any]) -> dict[str, Any]:
+        """A payment of a list, with its place in the queue."""
+        return {**payment, "queue": self._queue.of(payment)}
 
     async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, began: float) -> Taken:
         payment_id = command.payment_id or ""
@@ -222,7 +257,7 @@ class Acceptance:
             raise
         await self._remember(payment_id, fingerprint, document)
         await AFTER_REMEMBER.reach()
-        return Taken(Answer.ACCEPTED, document)
+        return Taken(Answer.ACCEPTED, self._queue.accepted(document, command))
 
     async def _older(self, command: PaymentCommand) -> Older | None:
         """What PostgreSQL knows: a key older than Redis remembers, or one that Redis lost."""

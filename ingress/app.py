@@ -10,7 +10,19 @@ from typing import Protocol
 
 from fastapi import FastAPI
 
-from ingress import asyncapi_page, batch, docs, events, health, openapi, payments, problem, registry, resources
+from ingress import (
+    asyncapi_page,
+    batch,
+    docs,
+    events,
+    health,
+    lane_resources,
+    openapi,
+    payments,
+    problem,
+    registry,
+    resources,
+)
 from ingress import outbox as outboxes
 from ingress.acceptance import Acceptance
 from ingress.batch import Batch
@@ -24,8 +36,10 @@ from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.keyring import Keyring
 from ingress.listing import Lists
+from ingress.lookout import Lookout
 from ingress.outbox import Outbox
 from ingress.queries import Payments
+from ingress.queues import Queues
 from ingress.rates import Rates
 from ingress.relay import Relay
 from ingress.resources import Resources
@@ -33,8 +47,10 @@ from ingress.security_headers import Cors
 from ingress.settings import IngressSettings
 from ingress.tail import Tail
 from ingress.tenants import Reach, Tenants
+from ingress.workers import Ward
 from ops import failpoints
 from ops.kafka.clients import Publisher
+from schemas import pulse, topics
 from schemas.lanes import Lane
 
 
@@ -56,16 +72,15 @@ def create_app(settings: IngressSettings) -> FastAPI:
     kafka = Commands(Publisher(settings.kafka, linger_ms=2, request_timeout_ms=5000))
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
+    queues = _queues(settings, lanes)
     feed = Feed(Tail(settings.kafka), Readers(settings.kafka), kafka.ping)
 
     acceptance = Acceptance(
-        keys,
-        stored,
-        Delivery(kafka.publish, outbox),
+        keys, stored, Delivery(kafka.publish, outbox), queues,
         default_lane=next(iter(lanes)),
         publish_timeout_s=settings.publish_timeout_s,
         may_wait=lambda: relay.may_wait,
-    )
+    )  # fmt: skip
 
     async def stores() -> None:
         await asyncio.gather(stored.ping(), keyring.ping())
@@ -84,7 +99,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     replay = payments.Replay(settings.idempotent_replay)
     app = assemble(
         acceptance, readiness, reach_of(lanes), gate, tenants,
-        rates=rates, lists=lists, finals=finals, replay=replay, access_log=settings.access_log,
+        rates=rates, lists=lists, queues=queues, finals=finals, replay=replay, access_log=settings.access_log,
     )  # fmt: skip
     asyncapi_page.install(app, frozenset(lanes))
     bounds = Bounds(settings.event_streams_max, settings.event_streams_per_merchant)
@@ -98,8 +113,20 @@ def create_app(settings: IngressSettings) -> FastAPI:
     if settings.origins:
         app.add_middleware(Cors, origins=settings.origins)
     connecting = (outbox, feed, rates, keys, stored, lists, finals, keyring)
-    app.router.lifespan_context = lambda _: running(kafka, relay, connecting)
+    app.router.lifespan_context = lambda _: running(kafka, (relay, queues), connecting)
     return app
+
+
+def _queues(settings: IngressSettings, lanes: dict[str, Lane]) -> Queues:
+    ward = Ward(settings.redis_url, [pulse.INTAKE, *map(pulse.dispatch, lanes)])
+    return Queues(lanes, Lookout(settings.kafka, {lane: topics.queue_topics(lane) for lane in lanes}, ward))
+
+
+class Running(Protocol):
+    """What works beside the requests."""
+
+    async def run(self) -> None:
+        """Work, until cancelled."""
 
 
 class Closing(Protocol):
@@ -110,15 +137,16 @@ class Closing(Protocol):
 
 
 @asynccontextmanager
-async def running(kafka: Commands, relay: Relay, connecting: Iterable[Closing]) -> AsyncIterator[None]:
-    """The producer and the relay, for the block; the others are closed after it."""
+async def running(kafka: Commands, beside: Iterable[Running], connecting: Iterable[Closing]) -> AsyncIterator[None]:
+    """The producer and what works beside, for the block; the others are closed after it."""
     async with kafka:
-        relaying = asyncio.create_task(relay.run())
+        tasks = {asyncio.create_task(each.run()) for each in beside}
         try:
             yield
         finally:
-            relaying.cancel()
-            await asyncio.wait({relaying})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             for each in connecting:
                 await each.close()
 
@@ -138,6 +166,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     *,
     rates: Rates,
     lists: resources.Lists,
+    queues: Queues,
     finals: Finals,
     replay: payments.Replay = payments.Replay.CONFLICT,
     access_log: bool = False,
@@ -154,6 +183,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     app.include_router(payments.routes(acceptance, reach, gate, finals, replay))
     app.include_router(batch.routes(Batch(acceptance, reach, gate, replay, rates)))
     app.include_router(resources.routes(Resources(acceptance, lists, gate)))
+    app.include_router(lane_resources.routes(queues))
     app.include_router(health.routes(readiness))
     app.include_router(registry.routes())
     docs.install(app)

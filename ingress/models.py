@@ -50,6 +50,17 @@ class NewPayment(BaseModel):
     expires_at: str | None = Field(None, description="RFC 3339; past it the payment fails unless it was sent.")
 
 
+class Queue(BaseModel):
+    """A payment's place in its lane's queue, as it was a second ago at most."""
+
+    position: int | None = Field(description="1 is next. Null where nobody can tell, see the reason.")
+    eta: str | None = Field(description="When its provider is expected to be called, RFC 3339.")
+    eta_s: float | None = Field(description="The same in seconds from now.")
+    reason: Literal["breaker-open", "limiter-away", "no-worker", "retry-scheduled", "unknown"] | None = Field(
+        description="Why there is no eta: the lane rests, a retry waits for its time, or the lane cannot be seen."
+    )
+
+
 class Payment(BaseModel):
     """A payment as it stands."""
 
@@ -62,6 +73,7 @@ class Payment(BaseModel):
                     "metadata": {"order": "1001"}, "lane": "simulator", "expires_at": None, "attempts": 0,
                     "reason": None, "provider_charge_id": None, "created_at": "2026-01-31T12:00:00.000Z",
                     "updated_at": "2026-01-31T12:00:00.000Z", "version": 0,
+                    "queue": {"position": 121, "eta": "2026-01-31T12:01:02.000Z", "eta_s": 61.6, "reason": None},
                 }
             ]
         }
@@ -83,6 +95,7 @@ class Payment(BaseModel):
     created_at: str
     updated_at: str
     version: int = Field(description="Grows with each change; 0 is the payment as accepted.")
+    queue: Queue | None = Field(description="Of a PENDING payment.")
 
 
 class FieldError(BaseModel):

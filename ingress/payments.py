@@ -45,6 +45,17 @@ _REUSED: Final = Problem(
 _EXPIRED: Final = Problem(422, "invalid-field", "must be in the future", field="expires_at")
 
 
+def _too_long(wait_s: int) -> Problem:
+    detail = "the lane's queue is longer than its maximum wait; nothing was accepted"
+    return Problem(503, "lane-queue-too-long", detail, retry_after_s=wait_s)
+
+
+_NOT_TAKEN: Final = problems(
+    "Not accepted: Kafka and the outbox are away, too many requests in hand, or the lane's wait is over its maximum.",
+    _KAFKA_AWAY, _too_long(95),
+)  # fmt: skip
+
+
 def fields_of(raw: bytes) -> dict[str, Any]:
     """The fields of a JSON object. Raises Problem 400."""
     try:
@@ -90,6 +101,8 @@ def answer(taken: Taken, payment_id: str, replay: Replay) -> Response:
             raise _REUSED
         case Answer.EXPIRED:
             raise _EXPIRED
+        case Answer.TOO_LONG:
+            raise _too_long(math.ceil(taken.wait_ms / 1000))
         case Answer.BUSY:
             wait_s = max(1, math.ceil(taken.wait_ms / 1000))
             detail = "the first request with this key is still being published"
@@ -165,7 +178,7 @@ def routes(
                 Problem(422, "invalid-field", "must be greater than zero", field="amount"), _REUSED,
             ),
             500: problems("A defect of the gateway.", DEFECT),
-            503: problems("Kafka and the outbox are away, or too many requests in hand: not accepted.", _KAFKA_AWAY),
+            503: _NOT_TAKEN,
         },
     )  # fmt: skip
     async def create_payment(request: Request) -> Response:

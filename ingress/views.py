@@ -94,6 +94,7 @@ def ended(document: bytes, result: PaymentResult) -> bytes:
         provider_charge_id=result.provider_charge_id,
         updated_at=_iso(result.final_at_ms),
         version=result.version,
+        queue=None,
     )
     return orjson.dumps(found)
 
@@ -119,4 +120,5 @@ def original(document: bytes) -> bytes:
     """A payment's JSON, as it stands, back to what its create was first answered."""
     found = orjson.loads(document)
     unchanged = {"status": "PENDING", "attempts": 0, "reason": None, "provider_charge_id": None, "version": 0}
-    return orjson.dumps({**found, **unchanged, "updated_at": found["created_at"]})
+    queue = found.get("queue") if found["status"] == "PENDING" else None  # as it is now
+    return orjson.dumps({**found, **unchanged, "updated_at": found["created_at"], "queue": queue})

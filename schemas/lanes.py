@@ -23,6 +23,8 @@ class Lane:
     window_ms: int = 1000
     guard_ms: int = 20
     call_timeout_ms: int = 10_000
+    max_wait_s: int | None = None
+    """A create whose call would come later than this is refused; None: it is queued however long that takes."""
 
     @property
     def sandbox(self) -> bool:
@@ -35,6 +37,19 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("LANES names something twice")
     return found
+
+
+def _check(lane: Lane) -> None:
+    """Raises ValueError naming the lane and the field."""
+    for word in ("provider", "url"):
+        if not isinstance(getattr(lane, word), str):
+            raise ValueError(f"lane {lane.name!r}: {word} must be a string")  # noqa: TRY004 - all that is wrong with LANES is one error
+    for number in ("limit", "window_ms", "guard_ms", "call_timeout_ms"):
+        value = getattr(lane, number)
+        if not isinstance(value, int) or isinstance(value, bool) or value < (0 if number == "guard_ms" else 1):
+            raise ValueError(f"lane {lane.name!r}: {number} must be a positive whole number")
+    if lane.max_wait_s is not None and (type(lane.max_wait_s) is not int or lane.max_wait_s < 1):
+        raise ValueError(f"lane {lane.name!r}: max_wait_s must be a positive whole number, or absent")
 
 
 def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
@@ -58,12 +73,6 @@ def parse_lanes(text: str, *, default_url: str = "") -> dict[str, Lane]:
             lane = Lane(name=name, **{"url": default_url, **fields})
         except TypeError as error:
             raise ValueError(f"lane {name!r}: {error}") from error
-        for word in ("provider", "url"):
-            if not isinstance(getattr(lane, word), str):
-                raise ValueError(f"lane {name!r}: {word} must be a string")  # noqa: TRY004 - all that is wrong with LANES is one error
-        for number in ("limit", "window_ms", "guard_ms", "call_timeout_ms"):
-            value = getattr(lane, number)
-            if not isinstance(value, int) or isinstance(value, bool) or value < (0 if number == "guard_ms" else 1):
-                raise ValueError(f"lane {name!r}: {number} must be a positive whole number")
+        _check(lane)
         lanes[name] = lane
     return lanes

@@ -24,8 +24,9 @@ from ops.kafka import agents, done, faust_app
 from ops.kafka.clients import Message, Publisher, RecordRefused
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
-from schemas import topics
+from schemas import pulse, topics
 from streams import dedup
+from streams.pulse import Heart
 from streams.router import Plan, Record, Router, letter_of
 from streams.settings import StreamSettings
 from streams.share import Share
@@ -135,8 +136,13 @@ async def run(settings: StreamSettings) -> None:
         share = Share(lanes, settings.weights())
         intake = Intake(Router(tuple(lanes), settings.command_partitions), store, publisher.publish, app.writing, share)
 
+        heart = Heart(settings.redis_url, pulse.INTAKE, ahead=share.ahead)
+
         async def handle(messages: list[Any]) -> None:
-            await intake.handle([_record(message) for message in messages])
+            records = [_record(message) for message in messages]
+            first, after = records[0], records[-1].offset + 1
+            with heart.handling(topics.COMMANDS, first.partition, first.offset, after=after):
+                await intake.handle(records)
 
         agent = agents.in_batches(app, handle, most=BATCH_MAX, within_s=BATCH_WITHIN_S)
         app.agent(faust_app.topic(app, topics.COMMANDS), name="intake", isolated_partitions=True)(agent)
@@ -153,7 +159,7 @@ async def run(settings: StreamSettings) -> None:
             return {"ready": not app.missing, "missing": app.missing}
 
         async with admin_server(settings.admin_host, settings.admin_port, health):
-            beside = [asyncio.create_task(each) for each in (sweep(), *_watch(settings, app, share))]
+            beside = [asyncio.create_task(each) for each in (sweep(), heart.beat(), *_watch(settings, app, share))]
             try:
                 await faust_app.serve(app)
             finally:

@@ -21,7 +21,7 @@ from ops.kafka import agents, faust_app
 from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, partition_for
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
-from schemas import codec, topics
+from schemas import codec, pulse, topics
 from schemas.records import PaymentTask
 from streams import dead_letter, payment, queues
 from streams.breaker import Breaker
@@ -31,6 +31,7 @@ from streams.limiter import open_limiter
 from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.providers import open_provider
+from streams.pulse import Heart
 from streams.settings import StreamSettings
 from streams.stores.archive import open_archive
 from streams.stores.ledger import TableLedger
@@ -75,13 +76,19 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
             archive=await stack.enter_async_context(open_archive(settings.database_url)),
             holds=app.lease.holds,
         )
-        _bind(app, settings.lane_partitions, publisher, dispatcher)
+        heart = Heart(
+            settings.redis_url,
+            pulse.dispatch(lane),
+            breaker_open=lambda: dispatcher.breaker.is_open,
+            limiter=lambda: limiter.healthy,
+        )
+        _bind(app, settings.lane_partitions, publisher, dispatcher, heart)
         await stack.enter_async_context(
             admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
         )
         logger().info("dispatch starts", action="start", lane=lane)
         sweeping = _sweep(ledger, dispatcher.locks, settings.ledger_window_s)
-        beside = [asyncio.create_task(limiter.watch()), asyncio.create_task(sweeping)]
+        beside = [asyncio.create_task(work) for work in (limiter.watch(), sweeping, heart.beat())]
         try:
             await faust_app.serve(app)
         finally:
@@ -108,7 +115,7 @@ def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
     return {"ready": not missing, "missing": missing}
 
 
-def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher) -> None:
+def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher, heart: Heart) -> None:
     lane = dispatcher.lane
 
     creates = queues.fresh_queues(lane) | {topics.due_topic(lane): queues.DUE}
@@ -116,8 +123,15 @@ def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher:
         name: functools.partial(dispatcher.create, queue=queue) for name, queue in creates.items()
     }
     for name, handle in (handles | {topics.cancel_topic(lane): dispatcher.cancel}).items():
-        one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=handle)
+        told = functools.partial(_told, heart=heart, handle=handle)
+        one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=told)
         app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(agents.one_by_one(app, one))
+
+
+async def _told(task: PaymentTask, origin: Origin, *, heart: Heart, handle: Handle) -> None:
+    """Handle a task, and let the pulse tell how far that is."""
+    with heart.handling(origin.topic, origin.partition, origin.offset, accepted_at_ms=task.accepted_at_ms):
+        await handle(task, origin)
 
 
 async def _one(message: Any, *, lane: str, partitions: int, publisher: Publisher, handle: Handle) -> None:

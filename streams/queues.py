@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from schemas import topics
+from schemas import levels, topics
 
-WEIGHTS: Final = (64, 16, 4, 1)
-"""Turns of each level while all wait."""
+WEIGHTS: Final = levels.WEIGHTS
 DUE_IN_A_ROW: Final = 3
 
 _STRIDES: Final = tuple(max(WEIGHTS) // weight for weight in WEIGHTS)

@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace, nlargest
 from typing import Any, Final
 
-LIMITS: Final = (16, 128, 1024)
-"""A merchant with fewer payments waiting sends into that level, with more into the last.
+from schemas import levels
 
-The first is what others find before them of each merchant, and how many they may send at once without falling lower;
-from level to level a merchant waits for at most eight times as much of another's as it has sent itself.
-"""
+LIMITS: Final = levels.LIMITS
 UNEVEN: Final = 2
 """How many more than its part a process may see of a merchant's first ones."""
 MOST: Final = 10_000
 """Merchants remembered by lane; for one more, the one that has least waiting is forgotten."""
+
+TOLD: Final = 500
+"""Merchants by lane of which the ingress is told."""
 
 LEAST: Final = 0.001
 GREATEST: Final = 1000
@@ -74,6 +74,11 @@ class Rounds:
             self._now = finish
             self._drop()
 
+    def most(self, count: int) -> list[tuple[str, float]]:
+        """Those merchants that have most waiting, and how many over their weight."""
+        found = nlargest(count, self._finish.items(), key=lambda item: item[1])
+        return [(merchant, finish - self._now) for merchant, finish in found]
+
     def clear(self) -> None:
         """Nothing waits in the lane."""
         self._finish.clear()
@@ -109,7 +114,7 @@ class Share:
         rounds = self._lanes.get(lane)
         if rounds is None:
             return 0
-        return level(rounds.send(merchant, self._weights.get(merchant, 1.0)), self._limits)
+        return levels.level(rounds.send(merchant, self._weights.get(merchant, 1.0)), self._limits)
 
     def owns(self, part: float) -> None:
         """So much of all commands come to this process, more than 0 and at most 1; of some merchant's a little more."""
@@ -124,17 +129,16 @@ class Share:
         else:
             rounds.serve(count * self._part)
 
+    def ahead(self) -> dict[str, dict[str, float]]:
+        """By lane and merchant, of those that have most: how many payments over all processes, over its weight."""
+        return {
+            lane: {merchant: round(waiting / self._part, 1) for merchant, waiting in rounds.most(TOLD)}
+            for lane, rounds in self._lanes.items()
+        }
+
     def waiting(self, lane: str) -> int:
         """Merchants that have something waiting in this lane."""
         return len(self._lanes[lane])
-
-
-def level(waiting: float, limits: tuple[float, ...]) -> int:
-    """The level of a merchant that has so many payments waiting."""
-    for number, limit in enumerate(limits):
-        if waiting < limit:
-            return number
-    return len(limits)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

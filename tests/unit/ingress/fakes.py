@@ -26,12 +26,14 @@ from ingress.listing import Page
 from ingress.outbox import Full
 from ingress.payments import Replay
 from ingress.presence import Away
+from ingress.queues import Queues
 from ingress.rates import Rates
 from ingress.tenants import Caller, Key, Reach, Tenants
 from ops.kafka.clients import Message, PublishTimedOut
 from schemas import api_key, codec, identity
 from schemas import command as commands
 from schemas.api_key import SCOPES, Mode
+from schemas.lanes import Lane
 from schemas.records import PaymentCommand, PaymentResult
 
 BODY: dict[str, Any] = {"merchant_id": "shop", "amount": "12.50", "currency": "USD", "payment_method": "pm_approve"}
@@ -289,6 +291,7 @@ class World:
     in_flight_max: int = 100
     working: int = 100
     replay: Replay = Replay.CONFLICT
+    queues: Queues = field(default_factory=lambda: Queues({name: Lane(name=name) for name in ("simulator", "other")}))
 
     def __post_init__(self) -> None:
         self.lists = MemoryLists(self.payments)
@@ -296,7 +299,9 @@ class World:
 
     def acceptance(self) -> Acceptance:
         delivery = Delivery(self.kafka.publish, self.outbox)
-        return Acceptance(self.keys, self.payments, delivery, default_lane="simulator", publish_timeout_s=1.4)
+        return Acceptance(
+            self.keys, self.payments, delivery, self.queues, default_lane="simulator", publish_timeout_s=1.4
+        )
 
     def app(self, *, access_log: bool = False) -> FastAPI:
         readiness = Readiness(
@@ -307,7 +312,8 @@ class World:
         self.rates = Rates(self.shared, self.rate_limit)
         return assemble(
             self.acceptance(), readiness, REACH, gate, tenants,
-            rates=self.rates, lists=self.lists, finals=self.finals, replay=self.replay, access_log=access_log,
+            rates=self.rates, lists=self.lists, queues=self.queues, finals=self.finals, replay=self.replay,
+            access_log=access_log,
         )  # fmt: skip
 
     @asynccontextmanager

@@ -75,7 +75,8 @@ async def test_the_industrys_other_habit_repeats_the_first_answer_whatever_becam
                 world.payments.rows[ID] = {**found, "accepted_at": at, "fingerprint": commands.fingerprint(command)}
                 world.keys.entries.clear()
             again = await post(client, metadata={"order": "1"})
-            assert (again.status_code, again.content) == (200, first.content)
+            assert (again.status_code, again.json() | {"queue": 0}) == (200, first.json() | {"queue": 0})
+            assert (again.json()["queue"] is None) == (found is not None)
             assert again.headers["idempotency-replayed"] == "true"
             assert again.headers["location"] == first.headers["location"]
         problem(await post(client, amount="99.00"), 422, "idempotency-key-reused", "Idempotency-Key")

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from ops.kafka.clients import partition_for
 from schemas import identity, topics
+from schemas.levels import level
 from streams import share
 from streams.queues import Queue, Rota
-from streams.share import LIMITS, Rounds, Share, level, parse_weights
+from streams.share import LIMITS, Rounds, Share, parse_weights
 
 PARTITIONS = 8
 IN_HAND = 3
@@ -215,3 +216,17 @@ def test_other_weights_are_refused_with_what_is_wrong(text: str, said: str) -> N
     with pytest.raises(ValueError, match="MERCHANT_WEIGHTS") as refused:
         parse_weights(text)
     assert said in str(refused.value)
+
+
+def test_those_with_most_waiting_are_told_as_of_all_processes() -> None:
+    share = Share(["a", "b"], {"heavy": 2.0})
+    share.owns(0.5)
+    for _ in range(30):
+        share.place("a", "big")
+        share.place("a", "heavy")
+    share.place("a", "small")
+    assert share.ahead() == {"a": {"big": 60.0, "heavy": 30.0, "small": 2.0}, "b": {}}
+    share.done("a", 4, idle=False)
+    assert share.ahead()["a"]["big"] < 60
+    share.done("a", 100, idle=True)
+    assert share.ahead() == {"a": {}, "b": {}}

@@ -1,0 +1,72 @@
+"""How fast a lane serves, and how fast its queues grow, measured. Pure: the clock comes in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+WINDOW_S: Final = 60.0
+PRIOR_S: Final = 2.0
+"""How much measuring the configured limit weighs: it is all there is at first."""
+ARRIVALS_S: Final = 10.0
+LEAST_SHARE: Final = 0.1
+
+
+class Pace:
+    """The rate at which a lane serves while it has work enough: what a lane without work does tells nothing of it."""
+
+    def __init__(self, nominal: float) -> None:
+        self._nominal = nominal
+        self._points: deque[tuple[float, int, int]] = deque()
+
+    def observe(self, at: float, fresh: int, due: int, *, busy: bool) -> None:
+        """So many fresh and due tasks have been served ever. Not ``busy``: begin anew."""
+        if not busy or (self._points and fresh + due < self._points[-1][1] + self._points[-1][2]):
+            self._points.clear()
+        self._points.append((at, fresh, due))
+        while self._points[-1][0] - self._points[0][0] > WINDOW_S:
+            self._points.popleft()
+
+    def _served(self) -> tuple[float, int, int]:
+        if not self._points:
+            return 0.0, 0, 0
+        (began, fresh, due), (at, fresh_now, due_now) = self._points[0], self._points[-1]
+        return at - began, fresh_now - fresh, due_now - due
+
+    @property
+    def measured_s(self) -> float:
+        """Seconds that were measured."""
+        return self._served()[0]
+
+    @property
+    def rate(self) -> float:
+        """Calls a second; never 0."""
+        took_s, fresh, due = self._served()
+        return max(1e-6, (self._nominal * PRIOR_S + fresh + due) / (PRIOR_S + took_s))
+
+    @property
+    def fresh_share(self) -> float | None:
+        """Which part of the calls is for fresh tasks; None: no due one was seen."""
+        _, fresh, due = self._served()
+        return max(LEAST_SHARE, fresh / (fresh + due)) if due else None
+
+
+class Arrivals:
+    """How many have joined each line lately, a second."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, tuple[float, ...]]] = deque()
+
+    def observe(self, at: float, joined: Sequence[float]) -> None:
+        """So many have joined each line ever."""
+        self._points.append((at, tuple(joined)))
+        while self._points[-1][0] - self._points[0][0] > ARRIVALS_S:
+            self._points.popleft()
+
+    @property
+    def rates(self) -> list[float]:
+        """Arrivals a second, by line."""
+        (began, fewer), (at, more) = self._points[0], self._points[-1]
+        took_s = max(at - began, 1e-3)
+        return [max(0.0, now - then) / took_s for then, now in zip(fewer, more, strict=True)]
