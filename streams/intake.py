@@ -170,12 +170,10 @@ async def run(settings: StreamSettings) -> None:
 def _watch(settings: StreamSettings, app: faust_app.App, share: Share) -> list[Coroutine[Any, Any, None]]:
     """For each lane: tell ``share`` again and again what is done."""
 
-    def owns() -> None:
-        found = sum(tp.topic == topics.COMMANDS for tp in app.consumer.assignment())
-        share.owns(max(1, found) / settings.command_partitions)
-
     def told(lane: str, count: int, *, idle: bool) -> None:
-        owns()
+        if app.assigned:
+            found = sum(tp.topic == topics.COMMANDS for tp in app.consumer.assignment())
+            share.owns(max(1, found) / settings.command_partitions)
         share.done(lane, count, idle=idle)
 
     return [

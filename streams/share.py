@@ -106,6 +106,7 @@ class Share:
     def __init__(self, lanes: Iterable[str], weights: Mapping[str, float] | None = None) -> None:
         self._weights = weights or {}
         self._lanes = {name: Rounds() for name in lanes}
+        self._placed: set[str] = set()
         self._part = 1.0
         self._limits = tuple(map(float, LIMITS))
 
@@ -114,6 +115,7 @@ class Share:
         rounds = self._lanes.get(lane)
         if rounds is None:
             return 0
+        self._placed.add(lane)
         return levels.level(rounds.send(merchant, self._weights.get(merchant, 1.0)), self._limits)
 
     def owns(self, part: float) -> None:
@@ -122,12 +124,16 @@ class Share:
         self._limits = tuple(limit * part + UNEVEN * (1 - part) for limit in LIMITS)
 
     def done(self, lane: str, count: int, *, idle: bool) -> None:
-        """All workers together have done so many more of the lane's fresh payments; ``idle``: none of them waits."""
+        """All workers together have done so many more of the lane's fresh payments; ``idle``: none is seen to wait.
+
+        What was placed since the last time may be on its way to the lane yet: then that is no reason to forget it.
+        """
         rounds = self._lanes[lane]
-        if idle:
+        if idle and lane not in self._placed:
             rounds.clear()
         else:
             rounds.serve(count * self._part)
+        self._placed.discard(lane)
 
     def ahead(self) -> dict[str, dict[str, float]]:
         """By lane and merchant, of those that have most: how many payments over all processes, over its weight."""

@@ -137,8 +137,8 @@ class Matrix:
         return 0
 
     async def _poison(self) -> None:
-        """Put what nobody can read where only we write: a lane's topic, and the events."""
-        names = [topics.EVENTS, *(topics.lane_topic(lane) for lane in self.rig.case.lanes)]
+        """Put what nobody can read where only we write: a lane's queues, and the events."""
+        names = [topics.EVENTS, *(name for lane in self.rig.case.lanes for name in topics.queue_topics(lane))]
         async with Publisher(self.rig.kafka) as publisher:
             while True:
                 with suppress(PublishError):

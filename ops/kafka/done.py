@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from ops.kafka.clients import KafkaSettings
 from ops.telemetry import logger
@@ -33,7 +32,7 @@ async def watch(kafka: KafkaSettings, group: str, parts: Sequence[TopicPartition
     while True:
         try:
             await _watch(kafka, group, parts, told)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look tries again
             logger().info("what is done cannot be seen", action="done-unseen", group=group, error=type(error).__name__)
         await asyncio.sleep(AGAIN_S)
 
@@ -56,7 +55,8 @@ async def _watch(kafka: KafkaSettings, group: str, parts: Sequence[TopicPartitio
             before = done
             await asyncio.sleep(EVERY_S)
     finally:
-        await consumer.stop()
+        async with asyncio.timeout(ANSWER_S):
+            await consumer.stop()
 
 
 async def _look(consumer: AIOKafkaConsumer, parts: Sequence[TopicPartition]) -> tuple[int, bool]:

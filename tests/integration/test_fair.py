@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-RATE = 20
-"""More calls in a window than a queue has partitions: whose permits stood a window ahead had eight of twenty."""
-LIMIT = {"limit": RATE, "window_ms": 1000}
+RATE, SLOWER = 20, 4
+"""Calls a second. A queue's partition has one call in hand; under the slower one it is back within a few turns, on a
+machine that has its hands full, too."""
 SMALL, EACH = 5, 10
 FAIR = SMALL * EACH + EACH
 """On which call the last small one is, at the latest, where all merchants share the calls equally."""
@@ -70,11 +70,11 @@ def commands(lane: str, merchant: str, keys: list[str]) -> list[Message]:
     ]
 
 
-async def filled(stack: Stack, kafka: KafkaSettings, lane: str, count: int) -> Backlog:
+async def filled(stack: Stack, kafka: KafkaSettings, lane: str, count: int, rate: int) -> Backlog:
     """Fill a lane through intake: ``count`` of one merchant's, then a few of others."""
     await create_topics(kafka, topics.declare([lane], tiers=("1s", "2s")))
     names = topics.queue_topics(lane)
-    env = environment(stack, {lane: {"provider": "simulator", **LIMIT}})
+    env = environment(stack, {lane: {"provider": "simulator", "limit": rate}})
     smalls = [f"small-{number}-{lane}" for number in range(SMALL)]
     keys = [str(number) for number in range(EACH)]
     async with Publisher(kafka) as publisher, watching(kafka, dict.fromkeys(names, PARTITIONS)) as seen:
@@ -102,10 +102,10 @@ async def called(provider: Provider) -> AsyncIterator[list[str]]:
         await asyncio.sleep(0.2)
 
 
-async def served(stack: Stack, lane: str, wanted: set[str]) -> int:
+async def served(stack: Stack, lane: str, wanted: set[str], rate: int) -> int:
     """Let dispatch begin, and stop it once these are all called; on which call the last one was."""
     async with simulator() as provider:
-        env: dict[str, Any] = environment(stack, {lane: {"provider": "simulator", "url": provider.url, **LIMIT}})
+        env: dict[str, Any] = environment(stack, {lane: {"provider": "simulator", "url": provider.url, "limit": rate}})
         async with process("streams", "dispatch", "--lane", lane, **env), asyncio.timeout(120):
             async for order in called(provider):
                 if wanted <= set(order):
@@ -114,26 +114,27 @@ async def served(stack: Stack, lane: str, wanted: set[str]) -> int:
     return max(order.index(payment_id) for payment_id in wanted) + 1
 
 
-async def fair(stack: Stack, kafka: KafkaSettings, count: int) -> int:
+async def fair(stack: Stack, kafka: KafkaSettings, count: int, rate: int) -> int:
     """On which call the last small payment was."""
     lane = f"f{uuid.uuid4().hex[:8]}"
-    backlog = await filled(stack, kafka, lane, count)
-    last = await served(stack, lane, set(backlog.small))
+    backlog = await filled(stack, kafka, lane, count, rate)
+    last = await served(stack, lane, set(backlog.small), rate)
     sys.stderr.write(f"heavy by queue {backlog.heavy_by_level}, the last small one on call {last}, fair {FAIR}\n")
     return last
 
 
 async def test_who_sends_a_few_does_not_wait_for_who_sent_hundreds(stack: Stack, kafka: KafkaSettings) -> None:
     """In one line it would come after 400 calls; how much earlier it does, hangs on how loaded the machine is."""
-    assert await fair(stack, kafka, 400) <= 4 * FAIR
+    assert await fair(stack, kafka, 400, RATE) <= 4 * FAIR
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(600)
 @pytest.mark.long
 async def test_who_sends_a_few_is_done_within_twice_its_fair_time_behind_sixty_thousand(
     stack: Stack, kafka: KafkaSettings
 ) -> None:
-    assert await fair(stack, kafka, 60_000) <= 2 * FAIR
+    assert await fair(stack, kafka, 60_000, SLOWER) <= 2 * FAIR
 
 
 async def test_what_stood_in_a_lane_before_it_had_levels_is_served_once_they_are_there(
@@ -149,7 +150,7 @@ async def test_what_stood_in_a_lane_before_it_had_levels_is_served_once_they_are
         await publisher.publish([to_lane(task) for task in old])
         assert sorted(await create_topics(kafka, wanted)) == levels
         await publisher.publish([to_lane(task, name) for task, name in zip(new, levels, strict=True)])
-    last = await served(stack, lane, {task.payment_id for task in (*old, *new)})
+    last = await served(stack, lane, {task.payment_id for task in (*old, *new)}, RATE)
     assert last == len(old) + len(new)
 
 
