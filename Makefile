@@ -12,7 +12,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 
-.PHONY: help install demo up check test test-kafka bench simulate mutants chaos chaos-long
+.PHONY: help install demo up check test test-kafka bench fuzz simulate mutants chaos chaos-long
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,7 +48,7 @@ define run-tests
 endef
 
 test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
-	$(call run-tests,4,not long,tests)
+	$(call run-tests,4,not long and not soak,tests)
 
 test-kafka: export TEST_STACK = apache
 test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka (Java 17, Maven)
@@ -56,6 +56,9 @@ test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka
 
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench
+
+fuzz: install ## Ten thousand requests and more that schemathesis makes up, against what OpenAPI says
+	$(BIN)/python -m pytest -q -m soak tests/integration/test_api_fuzz.py
 
 simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses
 	@$(BIN)/kifiya chaos simulate --seeds 10000

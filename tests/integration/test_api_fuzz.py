@@ -60,7 +60,7 @@ def test_the_api_is_what_it_says(tmp_path: Path) -> None:
     assert re.search(r"Tested: +(\d+)", said)[1] == re.search(r"Selected: +(\d+)/\1", said)[1]  # type: ignore[index]
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_the_api_is_what_it_says_ten_thousand_times(tmp_path: Path) -> None:
     cases, _ = run(tmp_path, "--generation-database", "none", "--max-examples", "1000", within_s=1700)
