@@ -73,13 +73,24 @@ class Database:
 
     async def write(self, batch: Batch) -> dict[str, int]:
         """Write a batch and its offset, or nothing; rows changed by table. Raises Away, Refused."""
+        try:
+            changed = await self._write(batch)
+        except Refused as refused:
+            # Two writers' inserts of one row may meet in another index than the one ON CONFLICT looks at; once the
+            # other's is there, it is found.
+            if not isinstance(refused.__cause__, asyncpg.UniqueViolationError):
+                raise
+            changed = await self._write(batch)
+        await AFTER_COMMIT.reach()
+        return changed
+
+    async def _write(self, batch: Batch) -> dict[str, int]:
         async with self._connection() as connection:
             await connection.execute("BEGIN")
             await AFTER_BEGIN.reach()
             changed = await store(connection, batch)
             await AFTER_OFFSET.reach()
             await connection.execute("COMMIT")
-        await AFTER_COMMIT.reach()
         return changed
 
     async def ping(self) -> None:

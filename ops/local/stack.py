@@ -103,8 +103,7 @@ async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
         await asyncio.gather(*(_up(stack, node) for node in nodes))
 
     async def redis() -> None:
-        part, stack.redis_url = embedded.valkey(folder)
-        await _up(stack, part)
+        await _redis(stack, folder)
 
     async def postgres() -> None:
         part, stack.database_url = await embedded.prepare_postgres(folder, data_dir)
@@ -117,6 +116,18 @@ async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
                 group.create_task(starts[name]())
     except ExceptionGroup as errors:
         raise _first(errors) from None
+
+
+async def _redis(stack: Stack, folder: Path) -> None:
+    for tries_left in (2, 1, 0):
+        part, stack.redis_url = embedded.valkey(folder)
+        try:
+            await _up(stack, part)
+        except StartError as error:  # between the draw of a port and its use another took it
+            if not tries_left or "in use" not in str(error):
+                raise
+        else:
+            return
 
 
 def _first(error: Exception) -> Exception:

@@ -199,6 +199,7 @@ async def test_a_kill_loses_no_retry_and_none_comes_early(kafka: KafkaSettings) 
         assert all(at >= found.not_before_ms for item in items for found, at in seen.tasks[item.payment_id])
 
 
+@pytest.mark.long
 async def test_a_second_worker_joins_while_retries_wait(kafka: KafkaSettings) -> None:
     async with watching(kafka) as seen, Publisher(kafka) as publisher, role(kafka):
         await warm_up(publisher, seen)

@@ -63,6 +63,7 @@ def roles_env(stack: Stack, lane: str, url: str, **more: Any) -> dict[str, str]:
     return environment(stack, {lane: {"provider": "simulator", "url": url, "limit": 200, "window_ms": 1000, **more}})
 
 
+@pytest.mark.long
 async def test_a_payment_settled_by_another_worker_is_never_called_again(stack: Stack, kafka: KafkaSettings) -> None:
     """Partitions move to a second worker and back; what it settled meanwhile is known to the first one."""
     lane = await new_lane(kafka)
@@ -225,6 +226,7 @@ async def test_records_that_arrive_while_a_worker_recovers_are_handled(stack: St
             await until(lambda: seen.states(ids)[State.COMPLETED] == len(ids), "all are settled", 30)
 
 
+@pytest.mark.long
 async def test_what_the_ledger_forgets_is_charged_again_by_nobody(stack: Stack, kafka: KafkaSettings, url: str) -> None:
     """A duplicate that comes after the windows of intake and ledger finds the payment in PostgreSQL."""
     lane = await new_lane(kafka)

@@ -67,6 +67,7 @@ async def telling(stack: Stack, lane: str, worker: Worker) -> AsyncIterator[None
         await client.aclose()
 
 
+@pytest.mark.long
 async def test_place_and_time_behind_two_thousand_at_fifty_a_second_are_right_within_five_percent(stack: Stack) -> None:
     lane = f"q{uuid.uuid4().hex[:8]}"
     kafka = roles.settings_of(stack)

@@ -198,7 +198,7 @@ class World:
 
     async def arrive(self) -> None:
         """Records come in all the time."""
-        for _ in range(60):
+        for _ in range(25):
             tp = self.chance.choice([*WORK, CHANGELOG])
             self.client.ends[tp] += self.chance.randint(1, 3)
             await self.client.wait()
