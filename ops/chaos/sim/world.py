@@ -49,7 +49,7 @@ TIERS: Final = ("1s", "2s", "5s")
 MERCHANT: Final = "shop"
 TROUBLE_S: Final = 15.0
 """Faults begin within so long, and end a session later."""
-SETTLE_S: Final = 5.0
+SETTLE_S: Final = 1.0
 LONGEST_S: Final = 600.0
 
 
@@ -286,8 +286,11 @@ class World:
         return [codec.decode(each.value, PaymentEvent) for each in self.broker.all_of(topics.EVENTS)]
 
     def _over(self) -> bool:
-        """Whether every payment that stands on the commands topic has ended."""
-        if self.offered or self.bank.landing:
+        """Whether every payment that stands on the commands topic has ended, and all that was read is committed.
+
+        A worker that dies between a payment's last event and its result comes back to the record it had not acked.
+        """
+        if self.offered or self.bank.landing or not self._drained():
             return False
         for partition in range(self.broker.partitions):
             log = self.broker.log(topics.EVENTS, partition)
@@ -298,6 +301,15 @@ class World:
             self._looked[partition] = len(log)
         done = {key for key, (_, state) in self._newest.items() if state in FINAL or state is State.REVIEW}
         return {each.payment_id for each in self.asked} <= done
+
+    def _drained(self) -> bool:
+        """Whether every group has committed all that stands on its topics."""
+        return all(
+            worker.group.committed.get((topic, partition), 0) == len(self.broker.log(topic, partition))
+            for worker in self.workers
+            for topic in worker.sources()
+            for partition in range(worker.group.count)
+        )
 
     def _evidence(self) -> Evidence:
         events = self._events()

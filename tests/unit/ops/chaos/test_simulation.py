@@ -46,6 +46,11 @@ def test_every_life_keeps_the_promises() -> None:
         assert not life.violations, f"seed {seed}: {life.violations}\n" + "\n".join(life.trace)
 
 
+@pytest.mark.parametrize("seed", [1775, 5999, 8840])
+def test_a_worker_that_died_between_event_and_result_has_time_to_come_back(seed: int) -> None:
+    assert not world.live(seed).violations
+
+
 def test_a_seed_is_lived_the_same_way_again() -> None:
     assert world.live(7) == world.live(7)
     assert world.live(7).evidence != world.live(8).evidence
