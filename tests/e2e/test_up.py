@@ -61,7 +61,7 @@ async def test_the_json_line_says_where_everything_is(gateway: Gateway) -> None:
         assert b"sh\0-c" not in command
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 async def test_nothing_is_left_behind(how: signal.Signals) -> None:
     async with running("embedded", LANES=FAST) as own:
         left = descendants(own.process.pid)

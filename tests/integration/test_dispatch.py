@@ -87,6 +87,7 @@ async def test_a_payment_settled_by_another_worker_is_never_called_again(stack: 
         assert await provider.charges() == dict.fromkeys([t.payment_id for t in early + late], 1)
 
 
+@pytest.mark.long
 async def test_a_zombies_late_entry_is_outlived_by_the_one_that_counts(stack: Stack, kafka: KafkaSettings) -> None:
     """The changelog ends with a stale entry: recovery goes by the final one, and writes it back for the compaction."""
     lane = await new_lane(kafka)
@@ -210,6 +211,7 @@ async def test_almost_every_permit_is_used_and_an_idle_lane_answers_at_once(stac
         assert sorted(took)[60] < 1.0
 
 
+@pytest.mark.long
 async def test_records_that_arrive_while_a_worker_recovers_are_handled(stack: Stack, kafka: KafkaSettings) -> None:
     """Faust empties its queues when it lets records flow after a recovery; what was there by then must not be lost."""
     lane = await new_lane(kafka)

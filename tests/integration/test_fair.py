@@ -138,6 +138,7 @@ async def test_who_sends_a_few_is_done_within_twice_its_fair_time_behind_sixty_t
     assert await fair(stack, kafka, 60_000, SLOWER) <= 2 * FAIR
 
 
+@pytest.mark.long
 async def test_what_stood_in_a_lane_before_it_had_levels_is_served_once_they_are_there(
     stack: Stack, kafka: KafkaSettings
 ) -> None:

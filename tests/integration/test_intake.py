@@ -140,6 +140,7 @@ async def test_partitions_that_move_under_load_lose_no_command(kafka: KafkaSetti
         assert one.returncode is None
 
 
+@pytest.mark.long
 async def test_a_publication_that_fails_ends_the_role_and_commits_nothing(
     kafka: KafkaSettings, env: dict[str, str]
 ) -> None:

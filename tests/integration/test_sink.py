@@ -93,6 +93,7 @@ async def test_events_become_rows_and_the_view_answers(kafka: KafkaSettings, row
             assert await role.process.wait() == 0
 
 
+@pytest.mark.long
 async def test_an_older_version_never_overwrites_a_newer_one(kafka: KafkaSettings, rows: Rows) -> None:
     early, late = ids(2)
     async with sink(kafka, rows), Publisher(kafka) as publisher:
@@ -219,7 +220,7 @@ async def test_a_dead_letter_is_stored_once_whatever_is_in_it(kafka: KafkaSettin
         assert not [found for found in await written(kafka) if found.letter.topic == topics.DEAD_LETTER]  # no circle
 
 
-@pytest.mark.parametrize("how", ["killed", "hung"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("hung", marks=pytest.mark.long)])
 async def test_postgresql_goes_and_comes_back_and_the_same_process_writes_on(kafka: KafkaSettings, how: str) -> None:
     parts = frozenset({"postgres"})
     async with local.running("embedded", parts=parts, overrides=False) as own:
