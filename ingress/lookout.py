@@ -13,7 +13,8 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from ingress.waiting import Line, Sample
+from ingress.retries import Tier
+from ingress.sample import Line, Sample
 from ingress.workers import Ward, Workers
 from ops.kafka.clients import KafkaSettings, end_offsets
 from ops.kafka.reading import partition_counts
@@ -36,11 +37,13 @@ class Lookout:
         self._lanes = dict(lanes)
         self._ward = ward
         self._parts: dict[str, list[TopicPartition]] = {}
+        self._tiers: dict[str, str] = {}
+        """By retry topic, its tier: all that are there, whatever the roles are set to use."""
         self._asking: AIOKafkaConsumer | None = None
         self._groups: AIOKafkaAdminClient | None = None
         self._ends: dict[TopicPartition, int] = {}
         self._reported: Offsets = {}
-        self._began: dict[str, int] = {}
+        self._began: dict[str, dict[str, int]] = {}
 
     async def open(self) -> None:
         """Connect. Raises KafkaError, TimeoutError, KeyError: a topic is missing."""
@@ -49,6 +52,8 @@ class Lookout:
             names = [topics.COMMANDS]
             for lane, lines in self._lanes.items():
                 names += [*lines, topics.due_topic(lane)]
+            self._tiers = {name: tier for name in counts if (tier := topics.tier_of(name))}
+            names += self._tiers
             self._parts = {name: [TopicPartition(name, number) for number in range(counts[name])] for name in names}
             self._asking = AIOKafkaConsumer(bootstrap_servers=self._kafka.bootstrap, enable_auto_commit=False)
             await self._asking.start()
@@ -73,7 +78,7 @@ class Lookout:
         """Every lane as it is now. Raises KafkaError, TimeoutError."""
         async with asyncio.timeout(ANSWER_S):
             words = await self._ward.look()
-            read = {topics.INTAKE_APP: [topics.COMMANDS]}
+            read = {topics.INTAKE_APP: [topics.COMMANDS], topics.DELAY_GROUP: list(self._tiers)}
             for lane, lines in self._lanes.items():
                 read[topics.dispatch_app(lane)] = [*lines, topics.due_topic(lane)]
             found = await asyncio.gather(*(self._committed(group, names) for group, names in read.items()))
@@ -83,26 +88,37 @@ class Lookout:
         self.workers = {lane: words[pulse.dispatch(lane)] for lane in self._lanes}
         self.intake = words[pulse.INTAKE]
         arriving = sum(self._ends[part] - self._head(part, done, self.intake) for part in self._parts[topics.COMMANDS])
-        shares = self._shares()
-        return {lane: self._sample(lane, done, at, wall_ms, arriving * shares[lane]) for lane in self._lanes}
+        shares = self._shares("fresh", self._lanes)
+        retried = self._shares("due", {lane: (topics.due_topic(lane),) for lane in self._lanes})
+        waiting = {
+            tier: sum(max(0, self._ends[part] - done.get(part, 0)) for part in self._parts[name])
+            for name, tier in self._tiers.items()
+        }
+        return {
+            lane: self._sample(lane, done, (at, wall_ms), arriving * shares[lane], _part(waiting, retried[lane]))
+            for lane in self._lanes
+        }
 
     def _head(self, part: TopicPartition, done: Offsets, workers: Workers) -> int:
         return min(self._ends[part], max(done.get(part, 0), workers.head(part.topic, part.partition)))
 
-    def _shares(self) -> dict[str, float]:
+    def _shares(self, kind: str, lanes: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
         """Which part of what arrives is for which lane: since this process has begun; at first, the default's."""
         now = {lane: sum(self._ends[part] for line in lines for part in self._parts[line])
-               for lane, lines in self._lanes.items()}  # fmt: skip
-        self._began = self._began or now
-        came = {lane: max(0, now[lane] - self._began[lane]) for lane in now}
+               for lane, lines in lanes.items()}  # fmt: skip
+        began = self._began.setdefault(kind, now)
+        came = {lane: max(0, now[lane] - began[lane]) for lane in now}
         came[next(iter(now))] += 1
         return {lane: count / sum(came.values()) for lane, count in came.items()}
 
-    def _sample(self, lane: str, done: Offsets, at: float, wall_ms: int, arriving: float) -> Sample:
+    def _sample(
+        self, lane: str, done: Offsets, at: tuple[float, int], arriving: float, tiers: tuple[Tier, ...]
+    ) -> Sample:
         workers = self.workers[lane]
-        due = self._line(topics.due_topic(lane), done, workers)
+        found = self._line(topics.due_topic(lane), done, workers)
+        due = Line(found.ends, found.heads)  # its oldest was accepted long before it joined
         lines = tuple(self._line(name, done, workers) for name in self._lanes[lane])
-        return Sample(at, wall_ms, lines, due.backlog, sum(due.heads), arriving, workers.paused)
+        return Sample(*at, lines, due, tiers, arriving, workers.paused)
 
     def _line(self, name: str, done: Offsets, workers: Workers) -> Line:
         parts = self._parts[name]
@@ -128,3 +144,8 @@ class Lookout:
         else:
             self._ends = dict(reported)
         self._reported = reported
+
+
+def _part(waiting: Mapping[str, int], share: float) -> tuple[Tier, ...]:
+    """A lane's part of the retries that wait in each tier."""
+    return tuple(Tier(topics.tier_ms(tier) / 1000, count * share) for tier, count in waiting.items() if count)

@@ -51,13 +51,18 @@ class NewPayment(BaseModel):
 
 
 class Queue(BaseModel):
-    """A payment's place in its lane's queue, as it was a second ago at most."""
+    """A payment's place in its lane's queue, as it was a second ago at most.
 
-    position: int | None = Field(description="1 is next. Null where nobody can tell, see the reason.")
+    A retry's is the one it will have when it is due: its eta is never before its retry_at.
+    """
+
+    position: int | None = Field(
+        description="1 is next: how many calls go before its own. Null where nobody can tell, see the reason."
+    )
     eta: str | None = Field(description="When its provider is expected to be called, RFC 3339.")
     eta_s: float | None = Field(description="The same in seconds from now.")
     reason: Literal["breaker-open", "limiter-away", "no-worker", "retry-scheduled", "unknown"] | None = Field(
-        description="Why there is no eta: the lane rests, a retry waits for its time, or the lane cannot be seen."
+        description="Why there is no eta: the lane rests, it cannot be seen, or a retry is late or on its way."
     )
 
 
@@ -71,8 +76,8 @@ class Payment(BaseModel):
                     "payment_id": ID, "status": "PENDING", "merchant_id": "shop", "amount": "12.50", "currency": "USD",
                     "payment_method": "pm_approve", "customer_id": "cust_7", "description": "Order 1001",
                     "metadata": {"order": "1001"}, "lane": "simulator", "expires_at": None, "attempts": 0,
-                    "reason": None, "provider_charge_id": None, "created_at": "2026-01-31T12:00:00.000Z",
-                    "updated_at": "2026-01-31T12:00:00.000Z", "version": 0,
+                    "retry_at": None, "reason": None, "provider_charge_id": None,
+                    "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:00:00.000Z", "version": 0,
                     "queue": {"position": 121, "eta": "2026-01-31T12:01:02.000Z", "eta_s": 61.6, "reason": None},
                 }
             ]
@@ -90,12 +95,15 @@ class Payment(BaseModel):
     lane: str
     expires_at: str | None
     attempts: int
+    retry_at: str | None = Field(
+        None, description="When its retry may run at the earliest; null where none is scheduled."
+    )
     reason: str | None
     provider_charge_id: str | None
     created_at: str
     updated_at: str
     version: int = Field(description="Grows with each change; 0 is the payment as accepted.")
-    queue: Queue | None = Field(description="Of a PENDING payment.")
+    queue: Queue | None = Field(description="Of a payment that waits for a call: PENDING, or UNKNOWN.")
 
 
 class FieldError(BaseModel):

@@ -26,6 +26,8 @@ from schemas.records import PaymentCommand
 LOOK_S: Final = 1.0
 LEVEL_OF: Final = tuple(level for level, count in enumerate(topics.LEVELS) for _ in range(count))
 """The level of each line, in the order of ``topics.queue_topics``."""
+WAITING: Final = frozenset({"PENDING", "UNKNOWN"})
+"""States of a payment that waits for a call: its first one, a retry, or one that asks what became of the last."""
 _SAY_EVERY_S: Final = 20.0
 _LONGEST_RETRY_S: Final = 86_400
 
@@ -106,12 +108,15 @@ class Queues:
     def of(self, payment: Mapping[str, Any]) -> dict[str, Any] | None:
         """The place of a payment as it is told; None where it waits for nothing."""
         queue = self.waiting.get(payment["lane"])
-        if payment["status"] != "PENDING" or queue is None:
+        if payment["status"] not in WAITING or queue is None:
             return None
-        if payment["attempts"]:
-            return view(Standing(None, None, RETRY))
-        accepted_at_ms = round(dt.datetime.fromisoformat(payment["created_at"]).timestamp() * 1000)
         partition = _home(queue, payment["payment_id"])
+        if payment["attempts"]:
+            due_at = payment.get("retry_at")
+            if due_at is None:  # an event from before events told it
+                return view(Standing(None, None, RETRY))
+            return view(queue.retry(partition, _ms(due_at), time.monotonic(), time.time_ns() // 1_000_000))
+        accepted_at_ms = _ms(payment["created_at"])
         merchant, now = payment["merchant_id"], self._level(payment["lane"], payment["merchant_id"])
         lines = [_line(each, merchant) for each in sorted(range(len(topics.LEVELS)), key=lambda one: abs(one - now))]
         return view(queue.of(lines, partition, accepted_at_ms, time.monotonic(), time.time_ns() // 1_000_000))
@@ -120,6 +125,10 @@ class Queues:
 def _line(level: int, merchant: str) -> int:
     """Which of a lane's lines is a merchant's, at this level."""
     return LEVEL_OF.index(level) + topics.queue_number(level, merchant)
+
+
+def _ms(moment: str) -> int:
+    return round(dt.datetime.fromisoformat(moment).timestamp() * 1000)
 
 
 def _home(queue: Waiting, payment_id: str) -> int:

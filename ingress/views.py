@@ -40,6 +40,7 @@ def _view(fields: Mapping[str, Any]) -> dict[str, Any]:
         "lane": fields["lane"],
         "expires_at": _iso(fields["expires_at_ms"]),
         "attempts": fields["attempts"],
+        "retry_at": _iso(fields["retry_at_ms"]),
         "reason": fields["reason"],
         "provider_charge_id": fields["provider_charge_id"],
         "created_at": _iso(fields["accepted_at_ms"]),
@@ -62,6 +63,7 @@ def accepted(command: PaymentCommand, lane: str) -> dict[str, Any]:
             "lane": lane,
             "status": "PENDING",
             "attempts": 0,
+            "retry_at_ms": None,
             "reason": None,
             "provider_charge_id": None,
             "version": 0,
@@ -80,6 +82,7 @@ def stored(row: Mapping[str, Any]) -> dict[str, Any]:
             "expires_at_ms": _ms(row["expires_at"]),
             "accepted_at_ms": _ms(row["accepted_at"]),
             "updated_at_ms": _ms(row["updated_at"]),
+            "retry_at_ms": _ms(row["retry_at"]),
         }
     )
 
@@ -90,6 +93,7 @@ def ended(document: bytes, result: PaymentResult) -> bytes:
     found.update(
         status=result.status.value,
         attempts=result.attempts,
+        retry_at=None,
         reason=result.reason,
         provider_charge_id=result.provider_charge_id,
         updated_at=_iso(result.final_at_ms),
@@ -119,6 +123,8 @@ def event(row: Mapping[str, Any]) -> dict[str, Any]:
 def original(document: bytes) -> bytes:
     """A payment's JSON, as it stands, back to what its create was first answered."""
     found = orjson.loads(document)
-    unchanged = {"status": "PENDING", "attempts": 0, "reason": None, "provider_charge_id": None, "version": 0}
-    queue = found.get("queue") if found["status"] == "PENDING" else None  # as it is now
+    unchanged = {
+        "status": "PENDING", "attempts": 0, "retry_at": None, "reason": None, "provider_charge_id": None, "version": 0
+    }  # fmt: skip
+    queue = found.get("queue")  # as it is now
     return orjson.dumps({**found, **unchanged, "updated_at": found["created_at"], "queue": queue})

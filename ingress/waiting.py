@@ -4,6 +4,8 @@ A lane has one line or several, each a topic. A payment meets its partition of i
 when it was accepted, behind what intake still had in hand. How many of other partitions and lines go before it is for
 ``turns`` to say; the time is what the lane's measured rate needs for them all.
 
+A retry waits for its time, then stands in the due queue: see ``retries``.
+
 Off by what came within the second between two samples through other processes, and by what changes after the answer:
 retries of those ahead beyond their present share, cancelled ones, a provider that becomes slower.
 """
@@ -15,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ingress import retries
 from ingress.history import History
 from ingress.joined import Joined
 from ingress.pace import Arrivals, Pace
+from ingress.sample import Line, Sample
 from ingress.turns import Turns
 
 STALE_S: Final = 10.0
@@ -26,45 +30,14 @@ REMEMBERED_S: Final = 0.05
 """At a thousand creates a second each would cost a hundredth more, and say the same but for its own."""
 _AROUND_MS: Final = 3000
 """Intake hands a payment on within this, unless it is behind."""
+LATE_MS: Final = 5000
+"""A retry that is due for longer, and that nobody sees in the due queue, is late, or on its way to be told."""
 
 UNKNOWN: Final = "unknown"
 BREAKER_OPEN: Final = "breaker-open"
 LIMITER_AWAY: Final = "limiter-away"
 NO_WORKER: Final = "no-worker"
 RETRY: Final = "retry-scheduled"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One topic of fresh tasks, by partition: its ends, the first records that are not served yet.
-
-    ``oldest_ms`` is when the payment at each head was accepted, None if unknown.
-    """
-
-    ends: tuple[int, ...]
-    heads: tuple[int, ...]
-    oldest_ms: tuple[int | None, ...] = ()
-
-    @property
-    def backlog(self) -> int:
-        """How many wait in it."""
-        return sum(max(0, end - head) for end, head in zip(self.ends, self.heads, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A lane at one moment, ``at`` in monotonic seconds.
-
-    ``arriving`` is what intake has in hand for the lane; ``paused`` says why nothing is called now, None where it is.
-    """
-
-    at: float
-    wall_ms: int
-    lines: tuple[Line, ...]
-    due: int = 0
-    due_done: int = 0
-    arriving: float = 0.0
-    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +65,12 @@ class Waiting:
         self.sample: Sample | None = None
         count = len(self.turns.levels)
         self._histories = [History() for _ in range(count)]
+        self._due_history = History()
         self._arrivals = Arrivals()
         self._joined = [Joined() for _ in range(count)]
         self._ended: list[list[float]] = [[] for _ in range(count)]
         self._joining = [0.0] * count
+        self._due = 0
         self._lately: dict[tuple[int, int], tuple[float, int, float]] = {}
         """By line and partition: when it was reckoned, how many had joined the line, and how many go before one."""
 
@@ -118,11 +93,11 @@ class Waiting:
         busy = all(
             seen is not None
             and seen.paused is None
-            and sum(line.backlog for line in seen.lines) + seen.due > len(seen.lines[0].ends)
+            and sum(line.backlog for line in seen.lines) + seen.due.backlog > len(seen.lines[0].ends)
             for seen in (before, sample)
         )
         served = sum(sum(line.heads) for line in sample.lines)
-        self.pace.observe(sample.at, served, sample.due_done, busy=busy)
+        self.pace.observe(sample.at, served, sum(sample.due.heads), busy=busy)
         self.sample = sample
         self._lately.clear()
         self._arrivals.observe(sample.at, [sum(line.ends) for line in sample.lines])
@@ -137,6 +112,8 @@ class Waiting:
                 history.add(at_ms, then)
             history.add(sample.wall_ms, ends)
             self._ended[number] = ends
+        self._due = sample.due.backlog
+        self._due_history.add(sample.wall_ms, sample.due.ends)
 
     def last(self, line: int, partition: int, now: float) -> Standing:
         """The place of one that joins this partition of this line now."""
@@ -160,7 +137,13 @@ class Waiting:
             return _NOTHING
         backlogs = self._backlogs(sample)
         aheads = {
-            line: self._ahead(sample, line, partition, accepted_at_ms, (wall_ms, backlogs[line][partition]))
+            line: _ahead(
+                sample.lines[line],
+                self._histories[line],
+                partition,
+                accepted_at_ms,
+                (wall_ms, backlogs[line][partition]),
+            )
             for line in lines
         }
         line = next((line for line, (ahead, came) in aheads.items() if ahead >= 0 and came), None)
@@ -172,26 +155,36 @@ class Waiting:
     def _before(self, backlogs: Sequence[Sequence[float]], line: int, partition: int, ahead: float) -> float:
         return self.turns.served_before(backlogs, (line, partition), ahead, self._joining)
 
-    def _ahead(
-        self, sample: Sample, number: int, partition: int, accepted_at_ms: int, now: tuple[int, float]
-    ) -> tuple[float, bool]:
-        """How many of this line's partition would be before it; negative: it would have been served. Whether any came.
-
-        ``now`` is the time, and how many wait there.
-        """
-        line = sample.lines[number]
-        head = line.heads[partition]
-        oldest_ms = line.oldest_ms[partition] if line.oldest_ms else None
-        first = None if oldest_ms is None else (oldest_ms, head)
-        last = max(now[0], accepted_at_ms + 1), head + now[1]
-        at = self._histories[number].offset(partition, accepted_at_ms, first, last)
-        later = self._histories[number].offset(partition, accepted_at_ms + _AROUND_MS, first, last)
-        return at - head, later > at
+    def retry(self, partition: int, due_at_ms: int, now: float, wall_ms: int) -> Standing:
+        """The place of a retry that may run from this moment on."""
+        sample = self.known(now)
+        if sample is None or partition >= len(sample.due.ends):
+            return _NOTHING
+        wait_s, since_s = max(0.0, (due_at_ms - wall_ms) / 1000), now - sample.at
+        ahead: float = self._due
+        if not wait_s:
+            waiting = sample.due.ends[partition] - sample.due.heads[partition]
+            if waiting <= 0 and wall_ms - due_at_ms > LATE_MS:
+                return Standing(None, None, RETRY)
+            own, _ = _ahead(sample.due, self._due_history, partition, due_at_ms, (wall_ms, waiting))
+            backlogs = [max(0.0, end - head) for end, head in zip(sample.due.ends, sample.due.heads, strict=True)]
+            own = min(max(0.0, own), max(0.0, waiting - 1))
+            ahead = Turns().served_before([backlogs], (0, partition), own, [0.0])
+        rate, fresh = self.pace.rate, self._fresh(sample)
+        if sample.paused is not None:
+            ahead += retries.due_within(sample.tiers, wait_s)
+            before, _ = retries.turn(ahead, 0.0, (), fresh, rate)
+            return Standing(1 + round(before), None, sample.paused)
+        until_s = wait_s + since_s if wait_s else 0.0
+        fresh += sum(self._arrivals.rates) * until_s
+        before, eta_s = retries.turn(ahead, until_s, sample.tiers, fresh, rate)
+        position = max(1, 1 + round(before - since_s * rate))
+        return Standing(position, _tenths(max(wait_s, eta_s - since_s)))
 
     def backlog(self, now: float) -> float | None:
         """How many wait, due retries included; None where nobody can tell."""
         sample = self.known(now)
-        return None if sample is None else self._fresh(sample) + sample.due
+        return None if sample is None else self._fresh(sample) + self._due
 
     def drain_s(self, now: float) -> float | None:
         """Seconds until all that waits now is served; None where nobody can tell."""
@@ -214,16 +207,40 @@ class Waiting:
             for ended, line, joined in zip(self._ended, sample.lines, self._joined, strict=True)
         ]
 
-    def _seconds(self, sample: Sample, fresh: float, now: float) -> float:
+    def _calls(self, sample: Sample, fresh: float) -> tuple[float, float]:
+        """How many that wait now go before one that has so many fresh ones before it, and how many calls in all."""
         share = self.pace.fresh_share
-        calls = fresh + sample.due if share is None else fresh / share
+        due = retries.among(fresh, self._due, sample.tiers, self.pace.rate)
+        measured = 0.0 if share is None else fresh / share - fresh
+        return fresh + min(due, self._due), fresh + max(due, measured)
+
+    def _seconds(self, sample: Sample, fresh: float, now: float) -> float:
+        _, calls = self._calls(sample, fresh)
         return max(0.0, calls / self.pace.rate - (now - sample.at))
 
     def _standing(self, sample: Sample, fresh: float, now: float) -> Standing:
+        before, calls = self._calls(sample, fresh)
         if sample.paused is not None:
-            least_s = (fresh + sample.due) / self.pace.rate
-            return Standing(1 + round(fresh + sample.due), None, sample.paused, least_s)
-        gone = (now - sample.at) * self.pace.rate
-        position = max(1, 1 + round(fresh + sample.due - gone))
-        eta_s = math.ceil(self._seconds(sample, fresh, now) * 10) / 10
+            return Standing(1 + round(before), None, sample.paused, calls / self.pace.rate)
+        since_s = now - sample.at
+        position = max(1, 1 + round(before - since_s * self.pace.rate))
+        eta_s = _tenths(max(0.0, calls / self.pace.rate - since_s))
         return Standing(position, eta_s, least_s=eta_s)
+
+
+def _tenths(seconds: float) -> float:
+    return math.ceil(seconds * 10) / 10
+
+
+def _ahead(line: Line, history: History, partition: int, since_ms: int, now: tuple[int, float]) -> tuple[float, bool]:
+    """How many of a line's partition are before one that joined it then; negative: it would have been served.
+
+    Whether any came about that time. ``now`` is the time, and how many wait there.
+    """
+    head = line.heads[partition]
+    oldest_ms = line.oldest_ms[partition] if line.oldest_ms else None
+    first = None if oldest_ms is None else (oldest_ms, head)
+    last = max(now[0], since_ms + 1), head + now[1]
+    at = history.offset(partition, since_ms, first, last)
+    later = history.offset(partition, since_ms + _AROUND_MS, first, last)
+    return at - head, later > at

@@ -7,6 +7,8 @@ from typing import Final
 
 WEIGHTS: Final = (64, 16, 4, 1)
 """Turns of each level while all wait."""
+DUE_IN_A_ROW: Final = 3
+"""Turns of due retries, while fresh ones wait too, before one of these has its own."""
 LIMITS: Final = (16, 128, 1024)
 """A merchant with fewer payments waiting sends into that level, with more into the last.
 

@@ -120,6 +120,7 @@ class PaymentEvent:
     replay_id: str | None = None
     at_ms: int
     sent_at_us: int | None = None
+    retry_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

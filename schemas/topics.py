@@ -66,6 +66,12 @@ def retry_topic(tier: str) -> str:
     return f"payments.retry.{tier}"
 
 
+def tier_of(topic: str) -> str | None:
+    """The tier whose tasks wait in this topic; None: it is no retry topic."""
+    tier = topic.removeprefix(retry_topic(""))
+    return tier if tier != topic and _TIER.fullmatch(tier) else None
+
+
 def dispatch_app(lane: str) -> str:
     """Faust application id, so consumer group, of a lane's dispatch."""
     return f"kifiya.dispatch.{lane}"

@@ -44,8 +44,9 @@ class Entry:
     """A payment in the ledger, as its last event left it.
 
     ``attempt`` counts wire calls begun; ``budget_from`` is the count at which a person's replay began anew;
-    ``retry_tier`` is set while a retry is scheduled; ``cancel_origin`` names the last cancel that was answered,
-    ``review_origin`` the record whose handling led to a review (``topic/partition/offset``).
+    ``retry_tier`` is set while a retry is scheduled, ``not_before_ms`` until its call begins; ``cancel_origin`` names
+    the last cancel that was answered, ``review_origin`` the record whose handling led to a review
+    (``topic/partition/offset``).
     """
 
     state: State
@@ -200,7 +201,8 @@ def intend(entry: Entry, task: PaymentTask, call: Call, now_ms: int) -> Entry:
 def not_sent(before: Entry, intended: Entry, now_ms: int) -> Entry:
     """The permit came too late and nothing was written: as before the intent, but for the version.
 
-    No retry is scheduled: the task that was to make the call is in hand still, and would have a twin.
+    No retry is scheduled: the task that was to make the call is in hand still, and would have a twin. Where that one is
+    a retry, the entry goes on saying since when it is due.
     """
     return replace(
         before,
@@ -209,7 +211,6 @@ def not_sent(before: Entry, intended: Entry, now_ms: int) -> Entry:
         at_ms=now_ms,
         call=intended.call,
         retry_tier=None,
-        not_before_ms=0,
     )
 
 
@@ -365,6 +366,7 @@ def event_of(task: PaymentTask, entry: Entry) -> PaymentEvent:
         replay_id=entry.replay_id,
         at_ms=entry.at_ms,
         sent_at_us=entry.sent_at_us if entry.event is EventType.CALL_FINISHED else None,
+        retry_at_ms=entry.not_before_ms or None,
     )
 
 

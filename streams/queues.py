@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from schemas import levels, topics
 
 WEIGHTS: Final = levels.WEIGHTS
-DUE_IN_A_ROW: Final = 3
+DUE_IN_A_ROW: Final = levels.DUE_IN_A_ROW
 
 _STRIDES: Final = tuple(max(WEIGHTS) // weight for weight in WEIGHTS)
 

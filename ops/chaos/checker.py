@@ -306,7 +306,7 @@ def _said(event: PaymentEvent) -> tuple[object, ...]:
     """What an event says of the payment's course; what its merchant said stands in the create's events only."""
     return (
         event.type, event.state, event.attempt, event.call, event.outcome, event.reason, event.provider_charge_id,
-        event.at_ms, event.sent_at_us,
+        event.at_ms, event.sent_at_us, event.retry_at_ms,
     )  # fmt: skip
 
 

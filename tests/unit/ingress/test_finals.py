@@ -40,7 +40,7 @@ async def test_the_answer_comes_with_the_end_of_the_payment() -> None:
         stands = (await client.get(f"/v1/payments/{ID}")).json()
     assert (answer.status_code, answer.headers["preference-applied"]) == (201, "wait=20")
     ended = {"status": "COMPLETED", "version": 4, "attempts": 2, "reason": "why", "provider_charge_id": "ch_1",
-             "updated_at": "2026-01-01T00:00:00.000Z", "queue": None}  # fmt: skip
+             "updated_at": "2026-01-01T00:00:00.000Z", "retry_at": None, "queue": None}  # fmt: skip
     assert answer.json() == {**stands, **ended}
     assert answer.headers["location"] == f"/v1/payments/{ID}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from ingress import lane_resources, queues, shapes
 from ingress.queues import LEVEL_OF, Queues, nominal, with_queue
-from ingress.waiting import BREAKER_OPEN, Line, Sample
+from ingress.sample import Line, Sample
+from ingress.waiting import BREAKER_OPEN
 from schemas import command as commands
 from schemas import topics
 from schemas.lanes import Lane
@@ -24,7 +26,8 @@ def seen(of: Queues, lane: str, waiting: int, paused: str | None = None, due: in
     line = Line((waiting + 5, waiting + 5), (5, 5), (None, 1_700_000_000_000))
     empty = Line((5, 5), (5, 5), (None, None))
     lines = (line, *[empty] * (len(LEVEL_OF) - 1))
-    sample = Sample(time.monotonic(), time.time_ns() // 1_000_000, lines, due, paused=paused)
+    retries = Line((due, 0), (0, 0))
+    sample = Sample(time.monotonic(), time.time_ns() // 1_000_000, lines, retries, paused=paused)
     of.waiting[lane].observe(sample, of.waiting[lane].counted())
 
 
@@ -52,14 +55,40 @@ async def test_every_pending_answer_carries_place_and_time() -> None:
         assert shapes.PaymentList.model_validate({"payments": [listed], "next_cursor": None})
 
 
-async def test_who_waits_for_a_retry_or_for_nothing_has_no_place() -> None:
+@pytest.mark.parametrize("state", ["PENDING", "UNKNOWN"])
+async def test_who_waits_for_a_retry_has_the_place_that_it_will_have_when_it_is_due(state: str) -> None:
     of = world()
     seen(of.queues, "simulator", 100)
     async with of.client() as client:
-        of.payments.rows[ID] = row(state="PENDING", attempt=1)
+        retry_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=9)
+        of.payments.rows[ID] = row(state=state, attempt=1, retry_at=retry_at)
+        found = (await client.get(f"/v1/payments/{ID}")).json()
+        [listed] = (await client.get("/v1/payments")).json()["payments"]
+    for queue in (found["queue"], listed["queue"]):
+        assert queue["position"] == pytest.approx(1 + 9 * 10, abs=15)  # ten a second go before its time
+        assert 5 < queue["eta_s"] <= 9.1
+        assert dt.datetime.fromisoformat(queue["eta"]) >= retry_at - dt.timedelta(milliseconds=20)
+        assert queue["reason"] is None
+    assert found["retry_at"] == retry_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize("changes", [{}, {"retry_at": dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)}])
+async def test_a_retry_that_nobody_sees_has_no_place(changes: dict[str, Any]) -> None:
+    """Its event was written before events said when, or it is late, or told of already."""
+    of = world()
+    seen(of.queues, "simulator", 100)
+    async with of.client() as client:
+        of.payments.rows[ID] = row(state="PENDING", attempt=1, **changes)
         queue = (await client.get(f"/v1/payments/{ID}")).json()["queue"]
-        assert queue == {"position": None, "eta": None, "eta_s": None, "reason": "retry-scheduled"}
-        of.payments.rows[ID] = row(state="COMPLETED")
+    assert queue == {"position": None, "eta": None, "eta_s": None, "reason": "retry-scheduled"}
+
+
+@pytest.mark.parametrize("state", ["PROCESSING", "REVIEW", "COMPLETED", "FAILED", "CANCELLED"])
+async def test_who_waits_for_no_call_has_no_place(state: str) -> None:
+    of = world()
+    seen(of.queues, "simulator", 100)
+    async with of.client() as client:
+        of.payments.rows[ID] = row(state=state)
         assert (await client.get(f"/v1/payments/{ID}")).json()["queue"] is None
 
 

@@ -12,14 +12,17 @@ import pytest
 
 from ingress.history import POINTS, History
 from ingress.pace import Pace
+from ingress.sample import Line, Sample
 from ingress.turns import Turns
-from ingress.waiting import BREAKER_OPEN, NO_WORKER, STALE_S, UNKNOWN, Line, Sample, Standing, Waiting
+from ingress.waiting import BREAKER_OPEN, NO_WORKER, STALE_S, UNKNOWN, Standing, Waiting
 
 PARTITIONS = 8
 
 
-def sample(at: float, wall_ms: int, ends: tuple[int, ...], heads: tuple[int, ...], *rest: int, **more: Any) -> Sample:
-    return Sample(at, wall_ms, (Line(ends, heads),), *rest, **more)  # type: ignore[arg-type]
+def sample(
+    at: float, wall_ms: int, ends: tuple[int, ...], heads: tuple[int, ...], due: int = 0, due_done: int = 0, **more: Any
+) -> Sample:
+    return Sample(at, wall_ms, (Line(ends, heads),), Line((due_done + due,), (due_done,)), **more)
 
 
 def look(queue: Waiting, seen: Sample) -> None:

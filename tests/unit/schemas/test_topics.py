@@ -116,6 +116,20 @@ def test_no_other_tier_is_taken(tier: str) -> None:
         topics.tier_ms(tier)
 
 
+@pytest.mark.parametrize(
+    ("topic", "tier"),
+    [
+        ("payments.retry.15s", "15s"),
+        ("payments.retry.", None),
+        ("payments.retry.soon", None),
+        ("payments.lane.1s", None),
+        ("15s", None),
+    ],
+)
+def test_a_retry_topic_names_its_tier(topic: str, tier: str | None) -> None:
+    assert topics.tier_of(topic) == tier
+
+
 def test_the_default_tiers_rise() -> None:
     waits = [topics.tier_ms(tier) for tier in topics.DEFAULT_TIERS]
     assert waits == sorted(set(waits))

@@ -109,6 +109,29 @@ def test_each_outcome_has_its_state(kind: OutcomeKind, call: Call, state: State,
     assert (payment.result_of(TASK, entry) is not None) is entry.final
 
 
+@pytest.mark.parametrize(
+    ("entry", "retry_at_ms"),
+    [
+        (REFUSED, NOW + 2000),
+        (UNKNOWN, NOW + 2000),
+        (payment.cancel(UNKNOWN, "0/9", NOW), NOW + 2000),
+        (
+            payment.not_sent(REFUSED, payment.intend(REFUSED, replace(TASK, attempt=2), Call.CHARGE, NOW), NOW),
+            NOW + 2000,
+        ),
+        (payment.not_sent(FRESH, INTENDED, NOW), None),
+        (payment.intend(REFUSED, replace(TASK, attempt=2), Call.CHARGE, NOW), None),
+        (INTENDED, None),
+        (APPROVED, None),
+        (REJECTED, None),
+        (payment.cancel(called(OutcomeKind.RETRYABLE, sent=False), "0/9", NOW), None),
+        (payment.review(UNKNOWN, "key-expired", NOW), None),
+    ],
+)
+def test_an_event_says_when_the_payment_may_be_called_again(entry: Entry, retry_at_ms: int | None) -> None:
+    assert payment.event_of(TASK, entry).retry_at_ms == retry_at_ms
+
+
 def test_attempts_end_in_review_and_a_replay_has_a_new_budget() -> None:
     entry = FRESH
     for _ in range(RULES.max_attempts):
