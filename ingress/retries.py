@@ -27,7 +27,10 @@ class Tier:
 
 def due_within(tiers: Iterable[Tier], seconds: float) -> float:
     """How many become due within so long."""
-    return sum(tier.waiting * min(1.0, seconds / tier.delay_s) for tier in tiers)
+    found = 0.0
+    for tier in tiers:  # on the way of each create: no generator, and no call for each
+        found += tier.waiting if seconds >= tier.delay_s else tier.waiting * seconds / tier.delay_s
+    return found
 
 
 def among(fresh: float, due: float, tiers: tuple[Tier, ...], rate: float) -> float:
