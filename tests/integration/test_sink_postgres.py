@@ -76,6 +76,21 @@ async def test_a_cancel_s_event_does_not_empty_what_the_create_said(rows: Rows, 
         assert row["expires_at"] is not None
 
 
+async def test_when_a_retry_may_run_stands_as_the_newest_event_says_it(rows: Rows, database: Database) -> None:
+    """In whatever order the events come; once its call begins, none is scheduled."""
+    for order, second in (((2, 3), 5), ((3, 2), 5), ((2, 3, 4), None), ((4, 3), None)):
+        (one,) = ids(1)
+        steps = {
+            2: event(one, 2),
+            3: event(one, 3, state=State.PENDING, retry_at_ms=NOW_MS + 5000),
+            4: event(one, 4, state=State.PROCESSING),
+        }
+        for place, version in enumerate(order):
+            await database.write(to_rows.batch(records(codec.encode(steps[version]), partition=9, first=place)))
+        retry_at = (await rows.payments([one]))[one]["retry_at"]
+        assert (retry_at and retry_at.second) == second
+
+
 async def test_an_offset_never_goes_back(rows: Rows, database: Database) -> None:
     (one,) = ids(1)
     found = records(*(codec.encode(event(one, version)) for version in (1, 2, 3)), partition=7, first=40)
