@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ingress.models import ID, NewPayment
 from ops import trace
-from schemas import registry, topics
+from schemas import registry, seal, topics
 from schemas.topics import Topic
 
 AVRO: Final = "application/vnd.apache.avro+json;version=1.9.0"
@@ -21,9 +21,16 @@ PUBLIC: Final = RECEIVED | SENT
 """Topics for others than the gateway; all else is between its roles, and may change with any version."""
 
 JSON_COMMAND: Final = "PaymentCommandJson"
+_SEALED: Final = frozenset({"PaymentCommand", "DeadLetter"})
 _KEYS: Final = {
     topics.COMMANDS: "Any, or none: the gateway moves a record to its payment's partition.",
     topics.DEAD_LETTER: "The payment's id; topic/partition/offset of its origin where that is a command.",
+}
+_SAID_OF: Final = {
+    topics.COMMANDS: (
+        " A producer may name the merchants of the setting KAFKA_MERCHANTS; a command of another merchant's becomes a "
+        "dead letter merchant-not-admitted, unless a part of the gateway has sealed it."
+    ),
 }
 _KEY: Final = "The payment's id; partitioned by murmur2, as Java's producer does."
 
@@ -106,7 +113,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _values(topic)},
     }
     if topic.value:
-        found["description"] = f"Key: {_KEYS.get(topic.name, _KEY)}"
+        found["description"] = f"Key: {_KEYS.get(topic.name, _KEY)}{_SAID_OF.get(topic.name, '')}"
     return found
 
 
@@ -137,7 +144,7 @@ def _message(name: str) -> dict[str, Any]:
         "title": name,
         "summary": entry.schema["doc"],
         "contentType": "application/vnd.apache.avro",
-        "headers": _headers(),
+        "headers": _headers(sealed=name in _SEALED),
         "payload": {"schemaFormat": AVRO, "schema": entry.schema},
         "bindings": {
             "kafka": {
@@ -165,7 +172,7 @@ def _json_command() -> dict[str, Any]:
         "title": "PaymentCommand as JSON",
         "summary": "The same as JSON: what begins with { is read as such.",
         "contentType": "application/json",
-        "headers": _headers(),
+        "headers": _headers(sealed=True),
         "payload": {
             "oneOf": [
                 _object("create", "Create a payment.", fields, required),
@@ -189,6 +196,11 @@ def _object(kind: str, description: str, fields: dict[str, Any], required: list[
     }
 
 
-def _headers() -> dict[str, Any]:
+def _headers(*, sealed: bool) -> dict[str, Any]:
     context = {"type": "string", "description": "W3C trace context; passed on.", "examples": [_TRACEPARENT]}
-    return {"type": "object", "properties": {trace.HEADER: context}}
+    of_ours = {
+        "type": "string",
+        "pattern": "^[0-9]{1,15}\\.[0-9a-f]{64}$",
+        "description": "Of the gateway's own parts only: when it sealed the command, and an HMAC-SHA256.",
+    }
+    return {"type": "object", "properties": {trace.HEADER: context, **({seal.HEADER: of_ours} if sealed else {})}}

@@ -11,9 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingress.security_headers import ORIGIN
 from ops.kafka.clients import KafkaSettings
-from schemas import rate_limit
+from schemas import rate_limit, seal
 from schemas.api_key import PEPPER_LEAST
 from schemas.lanes import Lane, parse_lanes
+from schemas.seal import Seals
 
 _BOOTSTRAP: Final = re.compile(r"[^\s,:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 
@@ -21,7 +22,7 @@ _BOOTSTRAP: Final = re.compile(r"[^\s,:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 class IngressSettings(BaseSettings):
     """What the ingress reads."""
 
-    model_config = SettingsConfigDict(frozen=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap: str
     kafka_dialect: Literal["apache", "tansu"] = "apache"
@@ -31,6 +32,8 @@ class IngressSettings(BaseSettings):
     """Under which API keys are signed: the one that `kifiya keys create` had."""
     api_key_grace_s: float = Field(900, ge=0)
     """How long keys that are known go on working while PostgreSQL is away; no revocation reaches us then."""
+    command_secret: SecretStr = SecretStr("")
+    """Secrets, comma-separated, of which the first seals commands: intake's, where its KAFKA_MERCHANTS is not ``*``."""
     rate_limit: str = "1000/second"
     """Requests and lines of batches of one merchant, of all processes together, where the merchant has no own limit."""
     lanes: str = '{"simulator": {"provider": "simulator", "limit": 2}}'
@@ -64,6 +67,12 @@ class IngressSettings(BaseSettings):
     access_log: bool = False
     """One JSON line for each request; at 1,000 a second that costs a twenty-fifth of a core."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("command_secret")
+    @classmethod
+    def _secrets(cls, value: SecretStr) -> SecretStr:
+        seal.parse(value.get_secret_value())
+        return value
 
     @field_validator("rate_limit")
     @classmethod
@@ -101,6 +110,10 @@ class IngressSettings(BaseSettings):
     def kafka(self) -> KafkaSettings:
         """How to reach Kafka."""
         return KafkaSettings(self.kafka_bootstrap, self.kafka_dialect)
+
+    def seals(self) -> Seals | None:
+        """What seals commands; None where no secret is set."""
+        return seal.parse(self.command_secret.get_secret_value())
 
     @property
     def origins(self) -> frozenset[str]:

@@ -6,14 +6,17 @@ asks the provider first wherever a call may have landed. A command goes to intak
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ops.kafka.message import Message
 from ops.letters import OF_NO_PAYMENT, TASK_STAGES, Found, task_of
-from schemas import codec, command, strict_json, topics
+from schemas import codec, command, seal, strict_json, topics
 from schemas.records import FINAL, PaymentCommand, TaskKind
+
+Renew = Callable[[bytes, bytes], bytes]
+"""A seal of this moment in place of a value's seal that is one of ours; any other stays what it is."""
 
 BULK: Final = 10
 """More than so many at once need a second person."""
@@ -48,13 +51,14 @@ class Plan:
     refused: tuple[tuple[Found, str], ...]
 
 
-def plan(
+def plan(  # noqa: PLR0913 - all that decides
     wanted: Iterable[Found],
     *,
     newest: Mapping[str, Found],
     final: Collection[str],
     existing: Collection[str],
     audit: Audit,
+    renew: Renew = lambda _, old: old,
 ) -> Plan:
     """What to do with these letters.
 
@@ -69,7 +73,7 @@ def plan(
             continue
         try:
             _check_newest(found, newest)
-            message = replayed(found, audit)
+            message = replayed(found, audit, renew)
             _check_topic(message.topic, existing)
         except Refused as error:
             refused.append((found, str(error)))
@@ -89,15 +93,21 @@ def _check_topic(topic: str, existing: Collection[str]) -> None:
         raise Refused(f"there is no topic {topic}: add the lane to LANES, then `kifiya topics create`")
 
 
-def replayed(found: Found, audit: Audit) -> Message:
-    """The record that puts a letter's original back. Raises Refused."""
+def replayed(found: Found, audit: Audit, renew: Renew = lambda _, old: old) -> Message:
+    """The record that puts a letter's original back. Raises Refused.
+
+    A command keeps the seal that it had and gets none that it had not: a replay lends no forged one the gateway's word.
+    """
     letter = found.letter
     if not found.whole:
         raise Refused(
             f"only {len(letter.original)} of its {letter.original_size} bytes were kept: send the payment again"
         )
     if letter.stage == "intake":
-        return Message(topics.COMMANDS, _key_of(letter.original), letter.original, audit.headers(found.origin))
+        old = seal.of(found.headers.items())
+        sealed = () if old is None else ((seal.HEADER, renew(letter.original, old)),)
+        headers = (*audit.headers(found.origin), *sealed)
+        return Message(topics.COMMANDS, _key_of(letter.original), letter.original, headers)
     if letter.stage not in TASK_STAGES:
         raise Refused(f"letters of stage {letter.stage!r} hold no payment to put back")
     try:

@@ -30,6 +30,17 @@ def _settings() -> StreamSettings:
     return settings
 
 
+def _intake(settings: StreamSettings) -> Coroutine[Any, Any, None]:
+    """Intake, not started. Raises SystemExit that says what is missing."""
+    from streams import intake  # noqa: PLC0415 - each role loads its own libraries only
+
+    try:
+        settings.admission()
+    except ValueError as error:
+        raise SystemExit(f"streams: {error}") from None
+    return intake.run(settings)
+
+
 def _dispatch(settings: StreamSettings, name: str) -> Coroutine[Any, Any, None]:
     """Dispatch of this lane, not started. Raises SystemExit that says what is missing."""
     from streams import lane, providers  # noqa: PLC0415 - each role loads its own libraries only
@@ -59,9 +70,7 @@ def main() -> None:
     configure_logging(arguments.role, settings.log_level)
     running: Coroutine[Any, Any, None]
     if arguments.role == "intake":
-        from streams import intake  # noqa: PLC0415
-
-        running = intake.run(settings)
+        running = _intake(settings)
     elif arguments.role == "delay":
         from streams import delay  # noqa: PLC0415
 

@@ -26,6 +26,7 @@ from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
 from schemas import pulse, topics
 from streams import dedup
+from streams.admission import EVERY
 from streams.pulse import Heart
 from streams.router import Plan, Record, Router, letter_of
 from streams.settings import StreamSettings
@@ -134,7 +135,11 @@ async def run(settings: StreamSettings) -> None:
         store = create_table(app, topics.SEEN_TABLE, settings.command_partitions, publisher)
         lanes = settings.lane_table()
         share = Share(lanes, settings.weights())
-        intake = Intake(Router(tuple(lanes), settings.command_partitions), store, publisher.publish, app.writing, share)
+        admission = settings.admission()
+        router = Router(tuple(lanes), settings.command_partitions, admission)
+        intake = Intake(router, store, publisher.publish, app.writing, share)
+        if admission.merchants is None:
+            logger().warning("whoever may write payments.commands may name any merchant", action="kafka-merchants-open")
 
         heart = Heart(settings.redis_url, pulse.INTAKE, ahead=share.ahead)
 
@@ -156,7 +161,8 @@ async def run(settings: StreamSettings) -> None:
                     logger().warning("the sweep failed", action="sweep-failed", error=type(error).__name__)
 
         def health() -> dict[str, Any]:
-            return {"ready": not app.missing, "missing": app.missing}
+            named = EVERY if admission.merchants is None else len(admission.merchants)
+            return {"ready": not app.missing, "missing": app.missing, "kafka_merchants": named}
 
         async with admin_server(settings.admin_host, settings.admin_port, health):
             beside = [asyncio.create_task(each) for each in (sweep(), heart.beat(), *_watch(settings, app, share))]

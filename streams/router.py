@@ -8,11 +8,12 @@ from typing import Final
 
 from ops import trace
 from ops.kafka.clients import Message, partition_for
-from schemas import codec, command, topics
+from schemas import codec, command, seal, topics
 from schemas.command import InvalidCommand
 from schemas.records import CommandType, EventType, PaymentCommand, PaymentEvent, PaymentTask, State, TaskKind
 from schemas.strict_json import InvalidJson, loads
 from streams import dead_letter, dedup
+from streams.admission import NOT_ADMITTED, OPEN, Admission
 from streams.dedup import Seen, Verdict
 from streams.share import Share
 
@@ -54,6 +55,7 @@ class Router:
 
     lanes: tuple[str, ...]
     partitions: int
+    admission: Admission = OPEN
 
     def plan(
         self, records: Iterable[Record], memory: Mapping[bytes, bytes], now_ms: int, share: Share | None = None
@@ -76,6 +78,11 @@ class Router:
     def _route(self, record: Record, memory: Mapping[bytes, bytes], plan: Plan, now_ms: int) -> None:
         asked = self._command(record)
         assert asked.payment_id is not None  # noqa: S101 - schemas.command.check sets it
+        if asked.merchant_id is not None:
+            refusal = self._refusal(asked.merchant_id, record, now_ms)
+            if refusal is not None:
+                self._letter(plan, record, NOT_ADMITTED, refusal, now_ms, asked=asked)
+                return
         key = asked.payment_id.encode()
         home = partition_for(key, self.partitions)
         if home != record.partition:
@@ -95,6 +102,9 @@ class Router:
         if record.value[:1] == b"{":
             return command.from_json(loads(record.value), lanes=lanes, accepted_at_ms=record.timestamp_ms)
         return command.check(codec.decode(record.value, PaymentCommand), lanes=lanes)
+
+    def _refusal(self, merchant_id: str, record: Record, now_ms: int) -> str | None:
+        return self.admission.refusal(merchant_id, record.value, record.headers, now_ms)
 
     def _move_home(self, record: Record, key: bytes, home: int, plan: Plan, now_ms: int) -> None:
         """Once only: a record that is still not at home after its move would travel for ever."""
@@ -148,12 +158,19 @@ class Router:
         )
 
     def _cancel(self, record: Record, asked: PaymentCommand, seen: Seen | None, plan: Plan, now_ms: int) -> None:
-        if seen is None or (asked.merchant_id is not None and asked.merchant_id != seen.merchant_id):
+        if seen is None or self._of_another(record, asked, seen, now_ms):
+            # One letter for both: whether somebody else's payment exists is not told.
             self._letter(plan, record, "unknown-payment", "no such payment to cancel", now_ms, asked=asked)
             return
         plan.decisions.append("cancel")
         task = _task(replace(asked, customer_id=None, description=None, metadata={}), seen, kind=TaskKind.CANCEL)
         plan.add(record, Message(topics.cancel_topic(seen.lane), task.payment_id.encode(), codec.encode(task)))
+
+    def _of_another(self, record: Record, asked: PaymentCommand, seen: Seen, now_ms: int) -> bool:
+        """Whether the payment belongs to a merchant for whom this cancel does not speak."""
+        if asked.merchant_id is not None:
+            return asked.merchant_id != seen.merchant_id
+        return self._refusal(seen.merchant_id, record, now_ms) is not None
 
     def _letter(  # noqa: PLR0913 - a letter says it all
         self,
@@ -235,8 +252,11 @@ def letter_of(  # noqa: PLR0913 - a letter says it all
     keep: bool = True,
     cut: bool = False,
 ) -> Message:
-    """The dead letter of a command, keyed by its origin. ``keep=False`` drops its value, ``cut`` keeps its start."""
-    return dead_letter.message(
+    """The dead letter of a command, keyed by its origin. ``keep=False`` drops its value, ``cut`` keeps its start.
+
+    It has the command's seal: so a replay is known for what the original was, and a forged one gains nothing by it.
+    """
+    found = dead_letter.message(
         dead_letter.letter(
             reason=reason,
             detail=detail,
@@ -252,3 +272,5 @@ def letter_of(  # noqa: PLR0913 - a letter says it all
             cut=cut,
         )
     )
+    sealed = seal.of(record.headers)
+    return found if sealed is None else replace(found, headers=(*found.headers, (seal.HEADER, sealed)))

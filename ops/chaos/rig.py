@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -35,6 +36,14 @@ MERCHANTS: Final = ("acme", "globex", "initech")
 GUARD_MS: Final = 150
 """The least guard of a lane here: a dozen processes, killed and started again, share a few cores with the provider,
 whose own lateness is jitter like a network's. How exact the limiter is, its own tests tell."""
+
+
+def producers(case: Case) -> tuple[str, ...]:
+    """The merchants whom the load over Kafka names and intake admits; another one comes by the ingress's seal alone.
+
+    Not where intake forgets within seconds: a seal is good no longer than that, and a pause of intake may be longer.
+    """
+    return MERCHANTS if "DEDUP_WINDOW_S" in case.settings else MERCHANTS[:-1]
 
 
 @dataclass(slots=True)
@@ -186,7 +195,8 @@ def _roles(rig: Rig, urls: Mapping[str, str], lanes: str, data: Path) -> None:
     common = {
         "KAFKA_BOOTSTRAP": rig.stack.kafka_bootstrap, "KAFKA_DIALECT": rig.stack.kafka_dialect, "LANES": lanes,
         "RETRY_TIERS": TIERS, "API_KEY_PEPPER": SANDBOX_PEPPER, "ADMIN_HOST": "127.0.0.1", "DATA_DIR": str(data),
-        "INGRESS_HOST": "127.0.0.1", **urls, **case.settings,
+        "INGRESS_HOST": "127.0.0.1", "KAFKA_MERCHANTS": ",".join(producers(case)),
+        "COMMAND_SECRET": secrets.token_hex(32), **urls, **case.settings,
     }  # fmt: skip
     commands = {
         "ingress": ["ingress"],

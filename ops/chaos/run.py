@@ -24,7 +24,7 @@ from ops.chaos.injector import Injector
 from ops.chaos.matrix import Matrix
 from ops.chaos.points import POINTS, Point
 from ops.chaos.producers import in_transactions, over_kafka
-from ops.chaos.rig import Rig, rigged
+from ops.chaos.rig import Rig, producers, rigged
 from ops.kafka.clients import Publisher, end_offsets
 from ops.kafka.reading import partition_counts
 from ops.replay import Audit, replayed
@@ -100,7 +100,7 @@ async def judged(rig: Rig, say: Say) -> Outcome:
 
 async def attack(rig: Rig, faults: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
     """The load and the faults, both to their ends; every role runs and serves afterwards. Raises StartError."""
-    case, merchants = rig.case, list(rig.keys)
+    case, merchants = rig.case, list(producers(rig.case))
     async with asyncio.TaskGroup() as group:
         group.create_task(over_http(case, rig.ingress, rig.keys, rig.folder, stop))
         group.create_task(over_kafka(case, rig.kafka, merchants, rig.folder, stop))

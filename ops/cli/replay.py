@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import time
 import uuid
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ops.cli.ask import ask
-from ops.cli.state import Running, fail, need
+from ops.cli.state import Running, fail, need, seals
 from ops.cli.status import Output
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def replay(  # noqa: PLR0913 - each is an option
     """Put payments back under their own id, with a new replay id, through the lane's limit.
 
     Nobody is charged twice: the ledger drops what is final or was replayed already, and the provider is asked first
-    wherever a call may have landed. Commands go to intake again, which decides anew: a conflict stays a conflict.
+    wherever a call may have landed. Commands go to intake again, which decides anew: a conflict stays a conflict, and
+    a merchant that KAFKA_MERCHANTS does not name stays refused. With COMMAND_SECRET set, old seals are renewed.
     """
     from ops.replay import Audit  # noqa: PLC0415 - heavy, and needed here only
 
@@ -93,12 +95,14 @@ async def _replay(running: Running, audit: Audit, pick: Pick, *, dry_run: bool, 
     newest = letters.standing(found)
     wanted = pick(found, newest)
     states = await _states(running, [item.of_payment for item in wanted if item.of_payment])
+    ours, now_ms = seals(running), time.time_ns() // 1_000_000
     todo = plan(
         wanted,
         newest=newest,
         final={payment_id for payment_id, state in states.items() if is_final(state)},
         existing=await partition_counts(running.settings),
         audit=audit,
+        renew=lambda value, old: old if ours is None else ours.renewed(value, old, now_ms),
     )
     if dry_run or not todo.sends:
         return todo

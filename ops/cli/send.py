@@ -13,11 +13,12 @@ import typer
 
 from ops.cli import declared
 from ops.cli.ask import ask
-from ops.cli.state import Running, fail, need
+from ops.cli.state import Running, fail, need, seals
 from ops.cli.status import Output
 
 if TYPE_CHECKING:
     from schemas.records import PaymentCommand
+    from schemas.seal import Seals
 
 MOST: Final = 100_000
 CHUNK: Final = 500
@@ -30,6 +31,7 @@ class Sent:
     payment_id: str
     key: bytes
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def send(  # noqa: PLR0913 - each is a field of a payment
@@ -48,13 +50,14 @@ def send(  # noqa: PLR0913 - each is a field of a payment
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the payment of --payment-id, or of --key.")] = False,
     payment_id: Annotated[str | None, typer.Option(help="With --cancel: the payment.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Send JSON with a key of our own, as a stranger would.")
+        bool, typer.Option("--json", help="Send JSON with a key of our own and no seal, as a stranger would.")
     ] = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json (one object a line).")] = Output.TEXT,
 ) -> None:
     """Send a payment to Kafka, and print its id and where its record stands (topic/partition/offset).
 
-    The same key with the same fields is the same payment: sending twice charges once.
+    The same key with the same fields is the same payment: sending twice charges once. Sealed as the ingress's commands
+    are, where COMMAND_SECRET is set or `kifiya up` runs: else the merchant must be one of KAFKA_MERCHANTS.
     """
     running = need("kafka")
     given = {
@@ -77,7 +80,8 @@ def send(  # noqa: PLR0913 - each is a field of a payment
     else:
         fields |= {"merchant_id": shop, "metadata": _pairs(metadata or [])}
         bodies = _creates(fields, key if key is not None else str(uuid.uuid4()), count)
-    commands = [_checked(running, body, as_json=as_json) for body in bodies]
+    sealing = None if as_json else seals(running)
+    commands = [_checked(running, body, sealing, as_json=as_json) for body in bodies]
     ask(running, lambda: _send(running, commands, output), timeout_s=60.0 + len(commands) / 100)
 
 
@@ -95,7 +99,7 @@ def _creates(fields: dict[str, Any], key: str, count: int) -> list[dict[str, Any
     return [{"type": "create", "idempotency_key": each, **said} for each in keys]
 
 
-def _checked(running: Running, body: dict[str, Any], *, as_json: bool) -> Sent:
+def _checked(running: Running, body: dict[str, Any], sealing: Seals | None, *, as_json: bool) -> Sent:
     from schemas import codec, command  # noqa: PLC0415 - needed here only
 
     known = frozenset(declared.lanes(running)) if running.lanes else frozenset()
@@ -106,7 +110,9 @@ def _checked(running: Running, body: dict[str, Any], *, as_json: bool) -> Sent:
     ours = asked.payment_id or ""
     if as_json:
         return Sent(ours, str(body.get("idempotency_key", ours)).encode(), json.dumps(body).encode())
-    return Sent(ours, ours.encode(), codec.encode(asked))
+    value = codec.encode(asked)
+    sealed = () if sealing is None else (sealing.header(value, time.time_ns() // 1_000_000),)
+    return Sent(ours, ours.encode(), value, sealed)
 
 
 def _option(field: str) -> str:
@@ -146,7 +152,7 @@ async def _send(running: Running, commands: list[Sent], output: Output) -> None:
         await producer.start()
         for start in range(0, len(commands), CHUNK):
             chunk = commands[start : start + CHUNK]
-            pending = [await producer.send(topics.COMMANDS, each.value, each.key) for each in chunk]
+            pending = [await producer.send(topics.COMMANDS, one.value, one.key, headers=one.headers) for one in chunk]
             for each, stored in zip(chunk, await asyncio.gather(*pending), strict=True):
                 _tell(each, f"{stored.topic}/{stored.partition}/{stored.offset}", output)
     finally:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
 
 from ops.local import state
 from ops.local.state import Running
 
-__all__ = ["Running", "fail", "find", "need"]
+if TYPE_CHECKING:
+    from schemas.seal import Seals
+
+__all__ = ["Running", "fail", "find", "need", "seals"]
 
 _VARIABLES: Final = {
     "ingress": "INGRESS_URL", "simulator": "SIMULATOR_URL", "kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL",
@@ -40,6 +43,16 @@ def need(*names: str) -> Running:
         if not getattr(running, name):
             fail(f"no gateway is running here: start one with `kifiya up`, or set {_VARIABLES[name]}")
     return running
+
+
+def seals(running: Running) -> Seals | None:
+    """What seals commands: under COMMAND_SECRET, else under the secret of the gateway that `kifiya up` runs here."""
+    from schemas import seal  # noqa: PLC0415 - needed here only
+
+    try:
+        return seal.parse(os.environ.get("COMMAND_SECRET") or (state.command_secret() if running.supervisor else ""))
+    except (OSError, ValueError) as error:
+        fail(f"COMMAND_SECRET: {error}")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

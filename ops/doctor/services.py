@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from ops.kafka.reading import partition_counts
 from ops.local import probes
 from ops.local.state import Running
 from schemas.topics import Topic
+from streams.admission import EVERY, parse_merchants
 
 PROBE_S: Final = 5.0
 CHECK_S: Final = 20.0
@@ -38,6 +40,8 @@ async def check(running: Running, topics: Sequence[Topic]) -> list[Finding]:
         asked.append(_bounded(name, variable, ask) if address else _unnamed(name, variable))
     roles = {**running.admin, **({"ingress": running.ingress} if running.ingress else {})}
     asked += [_role(name, url) for name, url in sorted(roles.items())]
+    if running.kafka:
+        asked.append(_producers(roles.get("intake", "")))
     return [finding for findings in await asyncio.gather(*asked) for finding in findings]
 
 
@@ -162,6 +166,36 @@ async def _role(name: str, url: str) -> list[Finding]:
             )
 
     return [await asyncio.to_thread(ask)]
+
+
+async def _producers(intake: str) -> list[Finding]:
+    """Whom producers may name, as intake says; where it cannot be asked, as its settings are in this environment."""
+
+    def ask() -> object:
+        with urllib.request.urlopen(f"{intake}/readyz", timeout=PROBE_S) as answer:  # noqa: S310 - our own http address
+            return json.loads(answer.read(4096)).get("kafka_merchants")
+
+    if not intake:
+        try:
+            named = parse_merchants(os.environ.get("KAFKA_MERCHANTS", EVERY))
+        except ValueError as error:
+            return [bad("kafka merchants", f"KAFKA_MERCHANTS {error}", "correct it in the environment")]
+        return [admitted(EVERY if named is None else len(named), "here")]
+    try:
+        return [admitted(await asyncio.to_thread(ask), "in intake")]
+    except (OSError, ValueError, AttributeError):
+        return []  # that it does not answer is a finding already
+
+
+def admitted(named: object, where: str) -> Finding:
+    """How many merchants a producer may name by KAFKA_MERCHANTS, ``*`` being each. Pure."""
+    if named == EVERY:
+        return warn(
+            "kafka merchants",
+            f"KAFKA_MERCHANTS is * {where}: who may write payments.commands may pay and cancel as any merchant",
+            "set it, and COMMAND_SECRET for ingress and intake; or leave it where the broker's ACLs admit nobody else",
+        )
+    return ok("kafka merchants", f"producers may name {named} by KAFKA_MERCHANTS {where}; the others come over HTTP")
 
 
 def _missing(error: urllib.error.HTTPError) -> str:

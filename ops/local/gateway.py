@@ -24,11 +24,12 @@ from ops.local import child
 from ops.local.child import Child, StartError
 from ops.local.ports import free_port
 from ops.local.stack import Kind, Stack, running
-from ops.local.state import Running
+from ops.local.state import Running, command_secret
 from ops.local.supervisor import Supervisor
 from schemas import topics
 from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
 from schemas.lanes import Lane, parse_lanes
+from streams.admission import EVERY
 
 READY_S: Final = 90.0
 DEFAULT_LANES: Final = '{"simulator": {"provider": "simulator", "limit": 2, "guard_ms": 40}}'
@@ -157,6 +158,8 @@ async def _start(found: Gateway, data: Path) -> None:
         "RETRY_TIERS": ",".join(tiers),
         "DATA_DIR": str(data),
         "API_KEY_PEPPER": pepper,
+        "COMMAND_SECRET": os.environ.get("COMMAND_SECRET") or command_secret(),
+        "KAFKA_MERCHANTS": admitted(found.merchant_id, os.environ.get("KAFKA_MERCHANTS", "")),
     }
     port = free_port(int(os.environ.get("INGRESS_PORT") or 8000))
     found.ingress = f"http://127.0.0.1:{port}"
@@ -175,6 +178,13 @@ async def _start(found: Gateway, data: Path) -> None:
             {**common, "ADMIN_HOST": "127.0.0.1", "ADMIN_PORT": str(admin)},
         )  # fmt: skip
     found.admin["ingress"] = found.ingress
+
+
+def admitted(merchant_id: str, more: str) -> str:
+    """KAFKA_MERCHANTS of a gateway here: its own merchant, and those that the environment names. Pure."""
+    if more.strip() == EVERY:
+        return EVERY
+    return ",".join(dict.fromkeys(name.strip() for name in (merchant_id, *more.split(",")) if name.strip()))
 
 
 async def _provision(found: Gateway, pepper: bytes) -> None:

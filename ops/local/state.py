@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -60,6 +62,24 @@ def write(running: Running) -> None:
     with os.fdopen(handle, "w") as out:
         json.dump(asdict(running), out)
     Path(part).replace(path)
+
+
+def command_secret() -> str:
+    """The secret of the ingress's seals under `kifiya up`: in a file beside the state file, for its owner to read.
+
+    Made where it is missing, and kept: what is sealed now may be read by intake after the next start. Raises OSError.
+    """
+    path = state_file().with_suffix(".secret")
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w") as out:
+        out.write(secrets.token_urlsafe(32))
+    with suppress(FileExistsError):
+        os.link(part, path)  # whole or not at all, and only one of two that start at once
+    Path(part).unlink()
+    return path.read_text()
 
 
 def clear(supervisor: int) -> None:

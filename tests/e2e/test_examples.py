@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -79,3 +80,22 @@ async def test_the_analyst_finds_the_same_in_sql_and_on_the_topic(gateway: Gatew
         assert f"\n{question}: " in out
     assert "reason=insufficient_funds" in out
     assert out.endswith("the view has nothing that the topic has not: True\n")
+
+
+async def test_readmes_batch_is_answered_as_readme_says(gateway: Gateway) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (block,) = re.findall(r"^```console\n\$ (printf .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    command = "".join(line for line in block.splitlines(keepends=True) if not line.startswith("{"))
+    promised = [line for line in block.splitlines() if line.startswith("{")]
+    for shown, real in (
+        ("http://127.0.0.1:8000", gateway.ingress),
+        ("kfy_test_...", gateway.api_key),
+        ('"order-', f'"{uuid.uuid4().hex}-'),
+    ):
+        assert shown in command
+        command = command.replace(shown, real)
+    out, _ = await run(gateway, "bash", "-c", command)
+    for answer, promise in zip(out.splitlines(), promised, strict=True):
+        said = re.findall(r'"[a-z_]+":(?:\d+|"[^".]+")', promise)
+        assert len(said) > 2
+        assert [pair for pair in said if pair not in answer] == []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from schemas import identity
 from tests.e2e.conftest import FAST
 from tests.e2e.gateway import Gateway, running, until
 
@@ -59,6 +63,53 @@ async def test_the_json_line_says_where_everything_is(gateway: Gateway) -> None:
         command = Path(f"/proc/{found['pids'][role]}/cmdline").read_bytes()
         assert b"kifiya up" not in command
         assert b"sh\0-c" not in command
+
+
+async def kifiya(gateway: Gateway, *arguments: str) -> str:
+    """What a command prints beside this gateway."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ops.cli.main", *arguments,
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "KIFIYA_STATE": str(gateway.state)},
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_over_kafka_a_stranger_speaks_for_the_gateways_own_merchant_only(gateway: Gateway) -> None:
+    other = f"m-{uuid.uuid4().hex[:12]}"
+    await kifiya(gateway, "merchants", "add", other)
+    key = (await kifiya(gateway, "keys", "create", other)).strip()
+    over_http = await gateway.http.post(
+        f"{gateway.ingress}/v1/payments",
+        json=gateway.body(merchant_id=other),
+        headers={"Authorization": f"Bearer {key}", "Idempotency-Key": uuid.uuid4().hex},
+    )
+    assert over_http.status_code == 201, over_http.text
+    fields = {"amount": "1.00", "currency": "USD", "payment-method": "pm_approve", "merchant": other}
+    options = [word for name, value in fields.items() for word in (f"--{name}", value)]
+    by_command = json.loads(await kifiya(gateway, "send", *options, "-o", "json"))
+    async with gateway.producer() as producer:
+        places, ids = [], []
+        for merchant in (gateway.merchant_id, other):
+            name = uuid.uuid4().hex
+            command = {"type": "create", "idempotency_key": name, **gateway.body(merchant_id=merchant)}
+            places.append(await producer.send_and_wait("payments.commands", json.dumps(command).encode()))
+            ids.append(identity.payment_id(merchant, name))
+    ends = [over_http.json()["payment_id"], by_command["payment_id"], ids[0]]
+    assert set((await gateway.wait_final(ends)).values()) == {"COMPLETED"}
+    where = (places[1].topic, places[1].partition, places[1].offset)
+
+    async def letter() -> str | None:
+        found: str | None = await gateway.db.fetchval(
+            'SELECT reason FROM dead_letters WHERE topic = $1 AND partition = $2 AND "offset" = $3', *where
+        )
+        return found
+
+    assert await until(letter, "the dead letter") == "merchant-not-admitted"
+    assert await gateway.rows(ids[1:]) == {}
+    secret = gateway.state.with_suffix(".secret").read_text()
+    assert secret not in json.dumps(await gateway.status()) + (gateway.state.parent / "log").read_text(errors="replace")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])

@@ -14,7 +14,7 @@ import jsonschema_rs
 import pytest
 
 from ingress import asyncapi, asyncapi_page
-from schemas import codec, command, registry, topics
+from schemas import codec, command, registry, seal, topics
 from schemas.records import (
     CommandType,
     DeadLetter,
@@ -167,3 +167,15 @@ def test_what_stands_in_the_document_cannot_break_the_page(document: dict[str, A
     hostile = json.loads(json.dumps(document).replace("What a merchant asks for", "<script>alert(1)</script>"))
     assert "<script" in json.dumps(hostile)
     assert "<script" not in asyncapi_page.render(hostile)
+
+
+def test_a_seal_is_described_where_it_stands_and_as_it_looks(document: dict[str, Any]) -> None:
+    name, made = seal.Seals(["a secret of the tests longer than 32 bytes"]).header(b"v", 1_800_000_000_000)
+    described = {
+        message: found["headers"]["properties"][name]["pattern"]
+        for message, found in document["components"]["messages"].items()
+        if name in found["headers"]["properties"]
+    }
+    assert described.keys() == {"PaymentCommand", asyncapi.JSON_COMMAND, "DeadLetter"}
+    assert all(re.search(pattern, made.decode()) for pattern in described.values())
+    assert "KAFKA_MERCHANTS" in document["channels"][topics.COMMANDS]["description"]

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 from ingress.commands import Commands
 from ingress.presence import Away
 from ops.kafka.clients import Message, PublishTimedOut, RecordRefused
+from schemas.seal import HEADER, Seals
 from tests.unit.ingress.test_batches import until
 
 MESSAGE = Message("payments.commands", b"k", b"v")
@@ -28,6 +29,7 @@ class Publisher:
         self.tries = 0
         self.error: Exception | None = None
         self.hang = False
+        self.published: list[Message] = []
 
     async def start(self) -> None:
         self.starts += 1
@@ -45,17 +47,17 @@ class Publisher:
             raise KafkaConnectionError
 
     async def publish(self, messages: Sequence[Message], timeout_s: float) -> None:
-        assert len(messages) == 1
         self.tries += 1
         if self.hang:
             await asyncio.sleep(timeout_s)
             raise PublishTimedOut("no ack")
         if self.error is not None:
             raise self.error
+        self.published += messages
 
 
-def made(publisher: Publisher) -> Commands:
-    return Commands(publisher, rest_s=0.02)  # type: ignore[arg-type]
+def made(publisher: Publisher, seals: Seals | None = None) -> Commands:
+    return Commands(publisher, seals, rest_s=0.02)  # type: ignore[arg-type]
 
 
 async def test_the_start_waits_for_nobody() -> None:
@@ -143,3 +145,27 @@ async def test_a_producer_whose_sender_died_is_replaced() -> None:
         await until(lambda: not commands.away)
         assert publisher.starts == 2
         await commands.publish(MESSAGE, 0.5)
+
+
+async def test_whatever_goes_to_kafka_is_sealed_in_that_moment_beside_its_other_headers() -> None:
+    """One by one from requests, in batches from the outbox: there is no other way out of the ingress."""
+    publisher, seals = Publisher(), Seals(["a secret of the tests, longer than 32 bytes"])
+    traced = Message("payments.commands", b"k", b"w", (("traceparent", b"00-1"),))
+    async with made(publisher, seals) as commands:
+        await until(lambda: not commands.away)
+        before = time.time_ns() // 1_000_000
+        await commands.publish(MESSAGE, 0.5)
+        await commands.publish_all([MESSAGE, traced], 0.5)
+    sealed = [dict(message.headers)[HEADER] for message in publisher.published]
+    moments = [seals.sealed_at(value, seal) for value, seal in zip((b"v", b"v", b"w"), sealed, strict=True)]
+    assert all(at_ms is not None and before <= at_ms <= before + 5000 for at_ms in moments)
+    assert publisher.published[2].headers[0] == ("traceparent", b"00-1")
+    assert [(message.topic, message.key) for message in publisher.published] == [("payments.commands", b"k")] * 3
+
+
+async def test_without_a_secret_nothing_is_sealed() -> None:
+    publisher = Publisher()
+    async with made(publisher) as commands:
+        await until(lambda: not commands.away)
+        await commands.publish(MESSAGE, 0.5)
+    assert publisher.published == [MESSAGE]

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ingress import __main__ as entry
 from ingress.app import create_app
 from ingress.settings import IngressSettings
+from schemas.seal import Seals
 
 GOOD = {
     "KAFKA_BOOTSTRAP": "a:9092,b:9092",
@@ -48,6 +49,7 @@ def test_the_defaults_keep_a_create_below_two_seconds() -> None:
         ("PUBLISH_TIMEOUT_S", "nan"), ("IN_FLIGHT_MAX", "0"), ("REMEMBER_S", "1"), ("LOG_LEVEL", "loud"),
         ("CORS_ORIGINS", "*"), ("CORS_ORIGINS", "https://shop.example/"), ("CORS_ORIGINS", "https://a.example;b.example"),
         ("HSTS_MAX_AGE_S", "-1"), ("API_KEY_PEPPER", "secret"), ("API_KEY_GRACE_S", "-1"),
+        ("COMMAND_SECRET", "secret"), ("COMMAND_SECRET", f"{'secret' * 9},secret"),
         ("RATE_LIMIT", "fast"), ("RATE_LIMIT", "0/second"),
         ("LANES", "{"), ("LANES", "{}"), ("LANES", '{"UPPER": {}}'),
     ],
@@ -75,3 +77,12 @@ def test_origins_are_none_by_default_and_several_where_they_are_set(monkeypatch:
     monkeypatch.setenv("CORS_ORIGINS", " https://shop.example , http://localhost:3000,")
     assert read().origins == {"https://shop.example", "http://localhost:3000"}
     assert any("Cors" in str(each) for each in create_app(read()).user_middleware)
+
+
+def test_commands_are_sealed_under_the_first_secret_and_not_at_all_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read().seals() is None
+    monkeypatch.setenv("COMMAND_SECRET", f"{'new' * 16},{'old' * 16}")
+    seals = read().seals()
+    assert seals is not None
+    assert Seals(["new" * 16]).sealed_at(b"v", seals.header(b"v", 7)[1]) == 7
+    assert "newnew" not in repr(read())

@@ -32,6 +32,9 @@ COUNTS = {topic.name: topic.partitions for topic in DECLARED}
         (services.clocks(0.4, 0.001), Level.OK, "0.400 s ahead"),
         (services.clocks(-3.0, 0.001), Level.WARN, "3.000 s behind"),
         (services.clocks(1.5, 0.6), Level.OK, "ahead"),
+        (services.admitted("*", "here"), Level.WARN, "any merchant"),
+        (services.admitted(0, "in intake"), Level.OK, "may name 0"),
+        (services.admitted(3, "in intake"), Level.OK, "may name 3"),
         (services.migrated(None, "0001"), Level.FAIL, "none"),
         (services.migrated("0001", "0002"), Level.FAIL, "needs 0002"),
         (services.migrated("0002", "0002"), Level.OK, "0002"),
@@ -83,3 +86,13 @@ def test_what_does_not_answer_is_a_failure_with_the_variable_to_correct() -> Non
         "REDIS_URL",
         "DATABASE_URL",
     ]
+
+
+@pytest.mark.parametrize(
+    ("merchants", "level"), [(None, "warn"), ("*", "warn"), ("", "ok"), ("shop,acme", "ok"), ("shop,*", "fail")]
+)
+def test_a_topic_that_is_open_to_any_merchants_name_is_said_so(merchants: str | None, level: str) -> None:
+    given = {} if merchants is None else {"KAFKA_MERCHANTS": merchants}
+    result = kifiya("doctor", "-o", "json", KAFKA_BOOTSTRAP=CLOSED, **given)
+    (found,) = [item for item in json.loads(result.stdout) if item["name"] == "kafka merchants"]
+    assert found["level"] == level

@@ -14,6 +14,7 @@ from ops.letters import Found
 from ops.replay import Audit, Plan, Refused, plan, replayed
 from schemas import codec, identity, topics
 from schemas.records import DeadLetter, PaymentTask, State, TaskKind
+from schemas.seal import HEADER, Seals
 from streams import dead_letter
 from streams.dispatch import Origin
 from streams.providers.port import OutcomeKind
@@ -87,6 +88,30 @@ def test_a_replay_says_who_did_it_and_who_agreed() -> None:
 def test_a_command_goes_to_intake_again_byte_by_byte(original: bytes, key: bytes | None) -> None:
     message = replayed(found(original, stage="intake", topic=topics.COMMANDS, payment_id=None), AUDIT)
     assert (message.topic, message.key, message.value) == (topics.COMMANDS, key, original)
+
+
+NOW_MS = 1_800_000_000_000
+SEALS = Seals(["a secret of the tests, longer than 32 bytes"])
+SEAL = SEALS.header(JSON, NOW_MS)[1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "renewed", "kept"),
+    [
+        ({}, None, None),
+        ({"kifiya-attempts": b"0"}, None, None),
+        ({HEADER: SEAL}, SEALS.header(JSON, NOW_MS + 9)[1], SEAL),
+        ({HEADER: b"forged"}, b"forged", b"forged"),
+    ],
+)
+def test_a_command_keeps_its_seal_and_a_replay_makes_none(
+    headers: dict[str, bytes], renewed: bytes | None, kept: bytes | None
+) -> None:
+    letter = replace(found(JSON, stage="intake", topic=topics.COMMANDS, payment_id=None), headers=headers)
+    again = replayed(letter, AUDIT, lambda value, old: SEALS.renewed(value, old, NOW_MS + 9))
+    assert dict(again.headers).get(HEADER) == renewed
+    assert dict(replayed(letter, AUDIT).headers).get(HEADER) == kept
+    assert dict(again.headers)["replay-id"] == b"replay-1"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from schemas.seal import Seals
 from streams.settings import StreamSettings
 
+SECRET = "a secret of the tests that is longer than 32 bytes"
 GOOD = {"KAFKA_BOOTSTRAP": "127.0.0.1:9", "SIMULATOR_URL": "http://127.0.0.1:9"}
 
 
@@ -32,6 +34,10 @@ def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["delay"], {"RETRY_TIERS": "soon"}, "soon"),
         (["delay"], {"RETRY_TIERS": ""}, "RETRY_TIERS"),
         (["intake"], {"MERCHANT_WEIGHTS": '{"shop": 0}'}, "MERCHANT_WEIGHTS: merchant 'shop'"),
+        (["intake"], {"KAFKA_MERCHANTS": "shop,*"}, "KAFKA_MERCHANTS"),
+        (["intake"], {"KAFKA_MERCHANTS": "shop"}, "COMMAND_SECRET: is missing"),
+        (["intake"], {"KAFKA_MERCHANTS": ""}, "COMMAND_SECRET: is missing"),
+        (["intake"], {"COMMAND_SECRET": "too short"}, "COMMAND_SECRET"),
         (["intake"], {"LANES": "[]"}, "LANES"),
         (["intake"], {"LANES": '{"x": {"limit": 0}}'}, "limit"),
         (["intake"], {"LANES": '{"x": {"speed": 9}}'}, "speed"),
@@ -52,6 +58,7 @@ def test_a_bad_start_says_what_is_wrong(arguments: list[str], change: dict[str, 
     assert done.returncode in {1, 2}
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+    assert "too short" not in done.stderr
 
 
 def test_the_windows_that_belong_together_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +67,17 @@ def test_the_windows_that_belong_together_do(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DEDUP_WINDOW_S", "100")
     monkeypatch.setenv("LEDGER_WINDOW_S", "100")
     assert StreamSettings().ledger_window_s == 100
+
+
+def test_each_merchant_may_be_named_until_a_setting_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP", "127.0.0.1:9")
+    assert StreamSettings().admission().merchants is None
+    monkeypatch.setenv("KAFKA_MERCHANTS", "shop, acme")
+    monkeypatch.setenv("COMMAND_SECRET", f"{SECRET},{'an older one ' * 3}")
+    monkeypatch.setenv("DEDUP_WINDOW_S", "1000")
+    found = StreamSettings().admission()
+    value = b"{}"
+    assert found.merchants == frozenset({"shop", "acme"})
+    assert found.refusal("bob", value, (Seals([SECRET]).header(value, 0),), 900_000) is None
+    assert found.refusal("bob", value, (Seals([SECRET]).header(value, 0),), 900_001) is not None
+    assert SECRET not in repr(StreamSettings())
