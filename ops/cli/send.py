@@ -31,7 +31,7 @@ class Sent:
     payment_id: str
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: list[tuple[str, bytes]]
 
 
 def send(  # noqa: PLR0913 - each is a field of a payment
@@ -109,9 +109,9 @@ def _checked(running: Running, body: dict[str, Any], sealing: Seals | None, *, a
         fail(f"{_option(error.field)}: {error.detail}", 2)
     ours = asked.payment_id or ""
     if as_json:
-        return Sent(ours, str(body.get("idempotency_key", ours)).encode(), json.dumps(body).encode())
+        return Sent(ours, str(body.get("idempotency_key", ours)).encode(), json.dumps(body).encode(), [])
     value = codec.encode(asked)
-    sealed = () if sealing is None else (sealing.header(value, time.time_ns() // 1_000_000),)
+    sealed = [] if sealing is None else [sealing.header(value, time.time_ns() // 1_000_000)]
     return Sent(ours, ours.encode(), value, sealed)
 
 

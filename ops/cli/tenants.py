@@ -41,7 +41,7 @@ def add(
         str | None, typer.Option(help="Such as 100/second; default: the gateway's RATE_LIMIT.")
     ] = None,
 ) -> None:
-    """Add a merchant, or change its name and rate limit."""
+    """Add a merchant, or change its name and rate limit. Over Kafka it is refused until KAFKA_MERCHANTS names it."""
     from ops.merchants import add as put  # noqa: PLC0415 - heavy, and needed here only
 
     _do(lambda db: put(db, merchant, mode, name=name, rate_limit=rate_limit))
