@@ -14,6 +14,7 @@ import asyncpg
 import httpx2
 from aiokafka import AIOKafkaProducer
 
+from ops.fair_share import FairShare, two_merchants
 from ops.local.state import Running
 from ops.tour import Tour
 from ops.verify import windows
@@ -258,22 +259,25 @@ class Demo:
 async def wait(demo: Demo, running: Running, within_s: float, tell: Any) -> Verdict:
     """Tour the API, tell the progress until all is settled or the time is over; then the verdict.
 
-    Raises OSError, asyncpg and httpx2 errors.
+    Raises OSError, ops.merchants.Refused, asyncpg and httpx2 errors.
     """
-    tour = Tour(running, f"tour-{time.time_ns():x}", tell)
+    run = f"tour-{time.time_ns():x}"
+    tour, fair = Tour(running, run, tell), FairShare(running, await two_merchants(running), run, tell)
     began = time.monotonic()
     db = await asyncpg.connect(running.postgres, timeout=5)
     try:
         async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
             await tour.send(http)
+            await fair.send(http)
             while True:
-                now, state = await demo.progress(db, http), await tour.state(http)
+                now, state, shared = await demo.progress(db, http), await tour.state(http), await fair.done(db, http)
                 elapsed_s = time.monotonic() - began
                 tell(now.line(elapsed_s))
-                if (await demo.settled(now) and state in FINAL) or elapsed_s > within_s:
+                if (await demo.settled(now) and state in FINAL and shared) or elapsed_s > within_s:
                     tour.end(state, await demo.charged(http, tour.payment_id))
+                    await fair.end(db, http)
                     verdict = await demo.verdict(db, http)
-                    return replace(verdict, faults=[*verdict.faults, *tour.faults])
+                    return replace(verdict, faults=[*verdict.faults, *tour.faults, *fair.faults])
                 await asyncio.sleep(1.0)
     finally:
         await db.close(timeout=5)

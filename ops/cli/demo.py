@@ -55,10 +55,12 @@ async def _run(stack: StackKind, log: object) -> Verdict:
     from pathlib import Path  # noqa: PLC0415
 
     from ops.demo import Demo, wait  # noqa: PLC0415
+    from ops.fair_share import with_lane  # noqa: PLC0415
     from ops.local.gateway import gateway  # noqa: PLC0415
 
     began = time.monotonic()
-    typer.echo("starting a broker, Redis, PostgreSQL, five roles and a provider that allows 2 calls a second ...")
+    os.environ["LANES"] = with_lane(os.environ.get("LANES", ""))
+    typer.echo("starting a broker, Redis, PostgreSQL, six roles and two simulated providers ...")
     async with gateway(stack.value, log=Path(str(log))) as found:
         running = found.describe()
         typer.echo(f"ready after {time.monotonic() - began:.1f} s: API {running.ingress}, Kafka {running.kafka}")
