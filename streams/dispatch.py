@@ -1,9 +1,9 @@
-"""DISPATCH: calls the provider of one lane, one call in hand per partition of each queue, and settles what it answers.
+"""DISPATCH: calls the provider of one lane, a few calls in hand per partition of each queue, and settles the answers.
 
 Reads ``payments.lane.<lane>`` and its lower levels, ``.due`` and ``.cancel``; writes the ledger, then events, results,
-retries, dead letters. A record is acked only after the broker has acked all that follows from it. Midway crash: before
-the intent is durable the task runs anew; after it the call counts as UNKNOWN and the provider is asked; after the
-outcome the ledger publishes again.
+retries, dead letters. A record is acked only after the broker has acked all that follows from it, and from those before
+it. One payment's records take turns by its lock. Midway crash: before the intent is durable the task runs anew; after
+it the call counts as UNKNOWN and the provider is asked; after the outcome the ledger publishes again.
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ class Dispatcher:
 
     async def create(self, task: PaymentTask, origin: Origin, *, queue: Queue) -> None:
         """Do what a create task of this queue asks for; returns when all that follows is durable."""
-        if self.ledger.read(origin.partition, task.payment_id) is None and await self._known_from_long_ago(
-            task, origin
-        ):
+        if await self._known_from_long_ago(task, origin):
             return
         while True:
             try:
@@ -215,7 +213,7 @@ class Dispatcher:
     async def _try_call(self, task: PaymentTask, origin: Origin, queue: Queue) -> bool:
         """Breaker, then permit, then the ledger's last word, then the call. False: nothing was sent, decide again."""
         try:
-            permit, ticket = await self._permit(queue)
+            permit, ticket = await self._permit(queue, origin.partition)
         except LimiterUnavailable:
             logger().warning("no permit: the limiter's store is away", action="limiter-away", lane=self.lane)
             await asyncio.sleep(LIMITER_REST_S)
@@ -227,14 +225,16 @@ class Dispatcher:
                 if step not in payment.CALLS:
                     NOT_SENT.labels(self.lane, "overtaken").inc()
                     return False
-                return await self._call(task, origin, Call(step.value), _Turn(permit, ticket, granted_at, queue))
+                return await self._call(
+                    task, origin, Call(step.value), _Turn(permit, ticket, granted_at, queue, origin.partition)
+                )
         finally:
             self.breaker.leave(ticket, ok=None)  # where nothing was sent, a probe makes room for the next one
 
-    async def _permit(self, queue: Queue) -> tuple[Permit, int]:
+    async def _permit(self, queue: Queue, partition: int) -> tuple[Permit, int]:
         """Wait for the breaker, then for a slot: an open breaker burns no permits."""
         asked = self.clock()
-        async with self.turnstile.turn(queue):
+        async with self.turnstile.turn(queue, partition):
             while True:
                 while (wait_s := self.breaker.wait_s()) > 0:
                     BREAKER_OPEN.labels(self.lane).set(1)
@@ -291,7 +291,7 @@ class Dispatcher:
             if not in_time() or not self.holds() or not self.breaker.admits(turn.ticket):
                 return None
             try:
-                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(turn.queue):
+                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(turn.queue, turn.partition):
                     permit = await self.limiter.acquire(self.lead.seconds())
             except (LimiterUnavailable, TimeoutError):
                 return None
@@ -382,12 +382,13 @@ class Dispatcher:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The right to call: a permit, when it was granted, the breaker's ticket, and which queue it came from."""
+    """The right to call: a permit, when it was granted, the breaker's ticket, and where the record stands."""
 
     permit: Permit
     ticket: int
     granted_at: float
     queue: Queue
+    partition: int
 
 
 def _healthy(outcome: Outcome) -> bool:

@@ -1,7 +1,7 @@
 """One lane's dispatch as a process: settings in, Faust agents over the dispatcher, until SIGTERM.
 
-Agents on the lane's queues of fresh tasks, on its due and its cancel topic, one coroutine per topic-partition; their
-topics and the ledger share one partition count, so one worker holds all that concerns a payment.
+Agents on the lane's queues of fresh tasks, on its due and its cancel topic, one loop per topic-partition; their topics
+and the ledger share one partition count, so one worker holds all that concerns a payment.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
             breaker_open=lambda: dispatcher.breaker.is_open,
             limiter=lambda: limiter.healthy,
         )
-        _bind(app, settings.lane_partitions, publisher, dispatcher, heart)
+        most = queues.in_hand(spec.limit, spec.window_ms, settings.lane_partitions)
+        _bind(app, settings.lane_partitions, publisher, dispatcher, heart, most)
         await stack.enter_async_context(
             admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
         )
@@ -115,9 +116,11 @@ def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
     return {"ready": not missing, "missing": missing}
 
 
-def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher, heart: Heart) -> None:
+def _bind(  # noqa: PLR0913, PLR0917 - what a lane's agents work with
+    app: faust_app.App, partitions: int, publisher: Publisher, dispatcher: Dispatcher, heart: Heart, most: int
+) -> None:
+    """One agent for each topic; ``most`` records of a partition of creates are in hand at once, of cancels one."""
     lane = dispatcher.lane
-
     creates = queues.fresh_queues(lane) | {topics.due_topic(lane): queues.DUE}
     handles: dict[str, Handle] = {
         name: functools.partial(dispatcher.create, queue=queue) for name, queue in creates.items()
@@ -125,7 +128,8 @@ def _bind(app: faust_app.App, partitions: int, publisher: Publisher, dispatcher:
     for name, handle in (handles | {topics.cancel_topic(lane): dispatcher.cancel}).items():
         told = functools.partial(_told, heart=heart, handle=handle)
         one = functools.partial(_one, lane=lane, partitions=partitions, publisher=publisher, handle=told)
-        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(agents.one_by_one(app, one))
+        agent = agents.in_order(app, one, most=most if name in creates else 1)
+        app.agent(faust_app.topic(app, name), name=name, isolated_partitions=True)(agent)
 
 
 async def _told(task: PaymentTask, origin: Origin, *, heart: Heart, handle: Handle) -> None:

@@ -32,7 +32,7 @@ class Lead:
         """How long to keep the turn with a permit in hand: until two leads before its slot, in time for the next.
 
         Under load slots are a window ahead: calls of the last level would stand in all of them before one of the first
-        comes, and a queue with one call in hand per partition could not have more turns in a window than those.
+        comes, and a queue could not have more turns in a window than it has records in hand.
         """
         return max(0.0, opens_in_s - 2 * self.seconds())
 

@@ -47,6 +47,9 @@ class Heart:
         self._limiter = limiter
         self._ahead = ahead
         self._heads: dict[tuple[str, int], Head] = {}
+        self._open: dict[tuple[str, int], dict[int, Head]] = {}
+        self._after: dict[tuple[str, int], int] = {}
+        """How far what was finished reaches since some record is open."""
         self._in_hand = 0
         self._beat = 0
 
@@ -54,13 +57,24 @@ class Heart:
     def handling(
         self, topic: str, partition: int, offset: int, *, accepted_at_ms: int | None = None, after: int | None = None
     ) -> Iterator[None]:
-        """Have this record, or those up to ``after``, in hand for the block; an exception leaves them unfinished."""
-        self._heads[topic, partition] = Head(offset, accepted_at_ms)
+        """Have this record, or those up to ``after``, in hand for the block; an exception leaves them unfinished.
+
+        Of several in hand the first unfinished one is the head.
+        """
+        place = topic, partition
+        opened = self._open.setdefault(place, {})
+        if not opened:
+            self._after[place] = 0
+        opened[offset] = Head(offset, accepted_at_ms)
+        self._heads[place] = opened[min(opened)]
         self._in_hand += 1
         try:
             yield
-            self._heads[topic, partition] = Head(offset + 1 if after is None else after)
+            opened.pop(offset, None)
+            self._after[place] = max(self._after[place], offset + 1 if after is None else after)
+            self._heads[place] = opened[min(opened)] if opened else Head(self._after[place])
         finally:
+            opened.pop(offset, None)
             self._in_hand -= 1
 
     def word(self) -> Pulse:

@@ -3,12 +3,13 @@
 Levels have weights, not priorities, so that the last one moves whatever comes into the first: nobody starves. What a
 level with nothing to do leaves is the others', at once; it saves nothing up for later.
 
-A queue has one call in hand per partition. The turn is given as late as it can be (see ``streams.dispatch``), so that
-a level whose calls are in hand loses turns only where they take longer than its partitions' turns come round.
+A level loses its turns while all that it has in hand is at the provider. So the turn is given as late as it can be (see
+``streams.dispatch``), and a lane that calls more often has more in hand (see ``in_hand``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ from schemas import levels, topics
 
 WEIGHTS: Final = levels.WEIGHTS
 DUE_IN_A_ROW: Final = levels.DUE_IN_A_ROW
+IN_HAND_S: Final = 2.0
+MOST_IN_HAND: Final = 32
 
 _STRIDES: Final = tuple(max(WEIGHTS) // weight for weight in WEIGHTS)
 
@@ -38,6 +41,15 @@ def fresh_queues(lane: str) -> dict[str, Queue]:
         for level, count in enumerate(topics.LEVELS)
         for number in range(count)
     }
+
+
+def in_hand(limit: int, window_ms: int, partitions: int) -> int:
+    """How many records of a queue's partition are in hand at once: in all of its partitions, two seconds' calls.
+
+    With one in hand a queue could not be called more often than it has partitions in the time of one call, nor, where
+    its records are spread unevenly, half as often: a lane of many calls a second would pass its first level's turns on.
+    """
+    return max(1, min(MOST_IN_HAND, math.ceil(IN_HAND_S * limit * 1000 / window_ms / partitions)))
 
 
 def drained_s(waiting: int, all_of_lane: int, level: int, rate: float) -> float:

@@ -11,32 +11,33 @@ from streams.queues import Queue, Rota
 
 
 class Turnstile:
-    """Within a queue first come, first served; between queues the rota decides. The turnstile never stands idle.
+    """Between queues the rota decides, within one its partitions take turns. The turnstile never stands idle.
 
-    A cancelled waiter frees its place. The queues are bounded by the lane's partitions: one task waits in each.
+    A cancelled waiter frees its place. The queues are bounded by what a lane's partitions have in hand.
     """
 
     def __init__(self) -> None:
         self._busy = False
-        self._waiting: dict[Queue, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[Queue, dict[int, deque[asyncio.Future[None]]]] = {}
+        """By queue and partition; first the partition whose turn is next."""
         self._rota = Rota()
 
     @asynccontextmanager
-    async def turn(self, queue: Queue) -> AsyncIterator[None]:
-        """Hold the turn."""
-        await self._enter(queue)
+    async def turn(self, queue: Queue, partition: int = 0) -> AsyncIterator[None]:
+        """Hold the turn. Within the partition first come, first served."""
+        await self._enter(queue, partition)
         try:
             yield
         finally:
             self._pass_on()
 
-    async def _enter(self, queue: Queue) -> None:
+    async def _enter(self, queue: Queue, partition: int) -> None:
         if not self._busy:
             self._busy = True
             self._rota.choose((queue,))
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(queue, deque()).append(place)
+        self._waiting.setdefault(queue, {}).setdefault(partition, deque()).append(place)
         try:
             await place
         except asyncio.CancelledError:
@@ -45,11 +46,23 @@ class Turnstile:
             raise
 
     def _pass_on(self) -> None:
-        for line in self._waiting.values():
-            while line and line[0].done():
-                line.popleft()
-        waiting = [queue for queue, line in self._waiting.items() if line]
+        waiting = [queue for queue, parts in self._waiting.items() if _some(parts)]
         if not waiting:
             self._busy = False
             return
-        self._waiting[self._rota.choose(waiting)].popleft().set_result(None)
+        parts = self._waiting[self._rota.choose(waiting)]
+        partition, line = next(iter(parts.items()))
+        del parts[partition]
+        line.popleft().set_result(None)
+        if line:
+            parts[partition] = line  # behind the others
+
+
+def _some(parts: dict[int, deque[asyncio.Future[None]]]) -> bool:
+    """Whether anybody waits; who was cancelled does not."""
+    for partition, line in list(parts.items()):
+        while line and line[0].done():
+            line.popleft()
+        if not line:
+            del parts[partition]
+    return bool(parts)

@@ -1,4 +1,4 @@
-"""The loop of an agent: records out of Faust, one by one or in batches, handed off in their order.
+"""The loop of an agent: records out of Faust, a few at a time or in batches, acked in their order.
 
 No exception leaves it: an error ends the process and the offsets stay. A cancellation says that the partition is gone,
 or that the role stops, and ends the loop in order: let out, Faust takes it for a crash, starts an agent anew for the
@@ -21,23 +21,27 @@ AFTER_ACK: Final = Failpoint("agent.after-ack")
 Agent = Callable[[Any], Coroutine[Any, Any, None]]
 
 
-def one_by_one(app: App, handle: Callable[[Any], Awaitable[None]]) -> Agent:
-    """An agent that hands off each record before it takes the next. ``handle`` gets Faust's message."""
+def in_order(app: App, handle: Callable[[Any], Awaitable[None]], *, most: int = 1) -> Agent:
+    """An agent with up to ``most`` records in hand, each acked after those before it. ``handle`` gets Faust's message.
+
+    What two records in hand have in common, a payment perhaps, ``handle`` has to guard itself.
+    """
 
     async def agent(stream: Any) -> None:
         records = stream.noack()
+        hand = _Hand(app, handle)
         try:
             async with aclosing(_values(records)) as values:
                 async for _ in values:
-                    event = records.current_event
-                    await handle(event.message)
-                    await BEFORE_ACK.reach()
-                    ack(event)
-                    await AFTER_ACK.reach()
+                    hand.take(records.current_event)
+                    await hand.fewer_than(most)
+            await hand.fewer_than(1)
         except asyncio.CancelledError:
             return
         except BaseException as error:  # noqa: BLE001 - whatever it is
             app.fail(error)
+        finally:
+            await hand.drop()
 
     return agent
 
@@ -71,6 +75,55 @@ def in_batches(app: App, handle: Callable[[list[Any]], Awaitable[None]], *, most
             await asyncio.wait({taking})
 
     return agent
+
+
+class _Hand:
+    """Events of one partition, each handled by a task of its own. An error in one of them ends the loop."""
+
+    def __init__(self, app: App, handle: Callable[[Any], Awaitable[None]]) -> None:
+        self._app = app
+        self._handle = handle
+        self._loop = asyncio.current_task()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._broken = False
+
+    def take(self, event: Any) -> None:
+        """Begin with the next one."""
+        before = next(reversed(self._tasks), None)
+        task = asyncio.create_task(self._one(event, before))
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    async def fewer_than(self, most: int) -> None:
+        """Wait until fewer than so many are in hand."""
+        while len(self._tasks) >= most:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def drop(self) -> None:
+        """Cancel what is in hand, and wait until it is."""
+        self._broken = True
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    async def _one(self, event: Any, before: asyncio.Task[None] | None) -> None:
+        try:
+            await self._handle(event.message)
+            if before is not None:
+                await asyncio.wait({before})
+            if not self._broken:
+                await BEFORE_ACK.reach()
+                ack(event)
+                await AFTER_ACK.reach()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            ending, self._broken = self._broken, True
+            self._app.fail(error)
+            if not ending and self._loop is not None:
+                self._loop.cancel()
 
 
 class _Basket:

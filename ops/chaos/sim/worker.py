@@ -131,6 +131,8 @@ class Worker(ABC):
         """What it reads, and what it does with records of one partition."""
 
     batch: int = 1
+    most: int = 1
+    """How many records, or batches, of a partition are in hand at once."""
 
     async def _main(self) -> None:
         await self.open()
@@ -210,22 +212,46 @@ class Worker(ABC):
 
     async def _agent(self, topic: str, partition: int, handle: Callable[[list[Stored]], Awaitable[None]]) -> None:
         broker, place = self.group.broker, (topic, partition)
-        while True:
-            while self.rebalancing:
-                await asyncio.sleep(0.02)
-            records = [await broker.next(topic, partition, lambda: self.positions[place])]
-            at = records[0].offset
-            records += broker.log(topic, partition)[at + 1 : at + self.batch]
-            self.positions[place] = at + len(records)
-            try:
-                await handle(records)
-            except PublishError:
-                self.kill()
-                return
-            except Exception as error:
-                self.tell(f"DEFECT {type(error).__name__} left {self.name}: {error}")
-                raise
-            self.acked[place] = records[-1].offset + 1
+        hand: dict[asyncio.Task[None], None] = {}
+        try:
+            while True:
+                while self.rebalancing:
+                    await asyncio.sleep(0.02)
+                records = [await broker.next(topic, partition, lambda: self.positions[place])]
+                at = records[0].offset
+                records += broker.log(topic, partition)[at + 1 : at + self.batch]
+                self.positions[place] = at + len(records)
+                if self.most == 1:
+                    await self._one(place, records, handle)
+                    continue
+                task = self.process.spawn(self._one(place, records, handle, next(reversed(hand), None)))
+                hand[task] = None
+                task.add_done_callback(hand.pop)
+                while len(hand) >= self.most:
+                    await asyncio.wait(hand, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in list(hand):
+                task.cancel()
+
+    async def _one(
+        self,
+        place: tuple[str, int],
+        records: list[Stored],
+        handle: Callable[[list[Stored]], Awaitable[None]],
+        before: asyncio.Task[None] | None = None,
+    ) -> None:
+        """Handle what was read at once, and ack it after what was read before it."""
+        try:
+            await handle(records)
+            if before is not None:
+                await asyncio.wait({before})
+        except PublishError:
+            self.kill()
+            return
+        except Exception as error:
+            self.tell(f"DEFECT {type(error).__name__} left {self.name}: {error}")
+            raise
+        self.acked[place] = records[-1].offset + 1
 
     async def _commits(self) -> None:
         while True:

@@ -87,6 +87,8 @@ class World:
             DispatchWorker(f"dispatch-{number}", groups[1], self.tell, LANE.name, self._dispatcher)
             for number in range(self.random.choice((1, 2, 2, 3)))
         ]
+        for worker in self.dispatch:
+            worker.most = (1, 2, 1, 3, 1, 4, 1, 1)[seed % 8]
         self.workers: list[Worker] = [
             IntakeWorker("intake", groups[0], self.tell, router, make_share),
             *self.dispatch,

@@ -22,6 +22,21 @@ def test_what_is_in_hand_is_the_head_and_what_is_done_is_behind_it() -> None:
     assert heart.word().in_hand == 0
 
 
+def test_of_several_in_hand_the_first_unfinished_one_is_the_head() -> None:
+    heart = Heart("", "pulse:x")
+    blocks = {offset: heart.handling("t", 1, offset, accepted_at_ms=offset) for offset in (4, 5, 6)}
+    heads: list[Head] = []
+    for offset in (4, 5, 6):
+        blocks[offset].__enter__()
+    for offset in (5, 6, 4):
+        blocks[offset].__exit__(None, None, None)
+        heads.append(heart.word().heads["t", 1])
+    assert heads == [Head(4, 4), Head(4, 4), Head(7)]
+    with heart.handling("t", 1, 2):
+        assert heart.word().heads["t", 1] == Head(2), "a rebalance has set it back"
+    assert heart.word().heads["t", 1] == Head(3)
+
+
 def test_what_failed_is_not_done() -> None:
     heart = Heart("", "pulse:x")
     with pytest.raises(ValueError, match="x"), heart.handling("t", 1, 7):

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import topics
-from streams.queues import DUE, DUE_IN_A_ROW, FIRST, WEIGHTS, Queue, Rota, drained_s, fresh_queues
+from streams.queues import (
+    DUE,
+    DUE_IN_A_ROW,
+    FIRST,
+    MOST_IN_HAND,
+    WEIGHTS,
+    Queue,
+    Rota,
+    drained_s,
+    fresh_queues,
+    in_hand,
+)
 
 ALL = tuple(fresh_queues("a").values())
 SETS = st.sets(st.sampled_from((DUE, *ALL)), min_size=1)
@@ -101,3 +112,14 @@ def test_a_queue_is_done_within_its_own_share_or_with_the_whole_lane(
     waiting: int, all_of_lane: int, level: int, expected_s: float
 ) -> None:
     assert drained_s(waiting, all_of_lane, level, 2.0) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    ("limit", "window_ms", "partitions", "expected"),
+    [(2, 1000, 8, 1), (4, 1000, 8, 1), (5, 1000, 8, 2), (20, 1000, 8, 5), (20, 1000, 32, 2), (60, 60_000, 8, 1),
+     (10_000, 1000, 8, MOST_IN_HAND)],
+)  # fmt: skip
+def test_a_lane_that_calls_more_often_has_more_in_hand(
+    limit: int, window_ms: int, partitions: int, expected: int
+) -> None:
+    assert in_hand(limit, window_ms, partitions) == expected

@@ -12,12 +12,12 @@ from ops.kafka.clients import partition_for
 from schemas import identity, topics
 from schemas.levels import level
 from streams import share
-from streams.queues import Queue, Rota
+from streams.queues import Queue, Rota, in_hand
 from streams.share import LIMITS, Rounds, Share, parse_weights
 
 PARTITIONS = 8
-IN_HAND = 3
-"""How many turns later a partition's next task is there: its call takes so long."""
+TAKES = 3
+"""How many turns later one more of a partition's tasks is there: a call takes so long."""
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,11 @@ def test_each_limit_is_that_of_a_level_but_the_last() -> None:
     assert len(LIMITS) == len(topics.LEVELS) - 1
 
 
-def served(sent: list[tuple[str, int]], workers: int = 1) -> dict[str, int]:
-    """On which call the last payment of each small merchant is, where all is sent before the first call."""
+def served(sent: list[tuple[str, int]], workers: int = 1, takes: int = TAKES, most: int = 1) -> dict[str, int]:
+    """On which call the last payment of each small merchant is, where all is sent before the first call.
+
+    ``most`` tasks of a queue's partition are in hand at once.
+    """
     shares = [Share(("a",)) for _ in range(workers)]
     for each in shares:
         each.owns(1 / workers)
@@ -47,13 +50,14 @@ def served(sent: list[tuple[str, int]], workers: int = 1) -> dict[str, int]:
     rota, last, call = Rota(), dict[str, int](), 0
     waiting: dict[Queue, deque[int]] = {}
     for queue, partition in sorted(lines):
-        waiting.setdefault(queue, deque()).append(partition)
-    in_hand: deque[tuple[int, Queue, int]] = deque()
+        for _ in range(min(most, len(lines[queue, partition]))):
+            waiting.setdefault(queue, deque()).append(partition)
+    away: deque[tuple[int, Queue, int]] = deque()
     left = sum(count for merchant, count in sent if merchant.startswith("small"))
     while left:
         call += 1
-        while in_hand and (in_hand[0][0] <= call or not any(waiting.values())):
-            _, queue, partition = in_hand.popleft()
+        while away and (away[0][0] <= call or not any(waiting.values())):
+            _, queue, partition = away.popleft()
             waiting[queue].append(partition)
         queue = rota.choose([queue for queue, line in waiting.items() if line])
         partition = waiting[queue].popleft()
@@ -61,8 +65,8 @@ def served(sent: list[tuple[str, int]], workers: int = 1) -> dict[str, int]:
         merchant = line.popleft()
         last[merchant] = call
         left -= merchant.startswith("small")
-        if line:
-            in_hand.append((call + IN_HAND, queue, partition))
+        if len(line) >= most:
+            away.append((call + takes, queue, partition))
     return last
 
 
@@ -95,6 +99,18 @@ def test_who_sends_little_is_done_within_about_its_fair_time_whatever_was_queued
     found = served(sent, workers)
     late = {name: call / fair(sent, name) for name, call in found.items() if name.startswith("small")}
     assert max(late.values()) <= times, late
+
+
+@pytest.mark.parametrize("takes", [3, 8, 14, 20])
+@pytest.mark.parametrize("limit", [2, 20, 50])
+def test_they_are_where_calls_take_long_too_for_a_lane_has_as_many_in_hand_as_it_calls_in_two_seconds(
+    limit: int, takes: int
+) -> None:
+    """A call takes so many turns of its lane at twenty a second, from 0.15 s to one second."""
+    most = in_hand(limit, 1000, PARTITIONS)
+    found = served([("heavy", 1200), *SMALL], takes=max(1, takes * limit // 20), most=most)
+    late = {name: call for name, call in found.items() if name.startswith("small")}
+    assert max(late.values()) <= 2 * fair([("heavy", 1200), *SMALL], "small-0"), late
 
 
 def test_what_the_lane_has_done_is_each_merchants_in_equal_parts() -> None:

@@ -21,16 +21,16 @@ class Line:
         self.at_once = 0
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def _pass(self, name: str, queue: Queue) -> None:
-        async with self.turnstile.turn(queue):
+    async def _pass(self, name: str, queue: Queue, partition: int) -> None:
+        async with self.turnstile.turn(queue, partition):
             self.at_once += 1
             assert self.at_once == 1
             self.order.append(name)
             await asyncio.sleep(0)
             self.at_once -= 1
 
-    async def join(self, name: str, queue: Queue) -> None:
-        self.tasks[name] = asyncio.create_task(self._pass(name, queue))
+    async def join(self, name: str, queue: Queue, partition: int = 0) -> None:
+        self.tasks[name] = asyncio.create_task(self._pass(name, queue, partition))
         await asyncio.sleep(0)
 
     async def all_through(self) -> None:
@@ -119,3 +119,14 @@ async def test_each_level_has_its_share_of_the_turns_and_within_a_queue_the_firs
     assert "".join(name[0] for name in line.order) == "12300001000011121112223222333333"
     for first in "0123":
         assert [name for name in line.order if name[0] == first] == [f"{first}{number}" for number in range(8)]
+
+
+async def test_partitions_of_a_queue_take_turns_however_many_each_has_in_hand() -> None:
+    line = Line()
+    async with line.turnstile.turn(FIRST):
+        for name in ("a0", "a1", "a2", "b0", "c0", "c1"):
+            await line.join(name, FIRST, "abc".index(name[0]))
+        line.tasks["b0"].cancel()
+        await line.join("b1", FIRST, 1)
+    await line.all_through()
+    assert line.order == ["a0", "b1", "c0", "a1", "c1", "a2"]

@@ -189,6 +189,15 @@ def acks_come_first(patch: Patch) -> None:
     patch.setattr(worker.Worker, "_agent", agent)
 
 
+def acks_pass_what_is_in_hand(patch: Patch) -> None:
+    whole = worker.Worker._one
+
+    async def one(self: worker.Worker, place: Any, records: Any, handle: Any, *_: Any) -> None:
+        await whole(self, place, records, handle)
+
+    patch.setattr(worker.Worker, "_one", one)
+
+
 def nobody_waits_for_acks(patch: Patch) -> None:
     from ops.chaos.sim.kafka import Broker  # noqa: PLC0415 - patched here only
 
@@ -261,6 +270,7 @@ DEFECTS = [
     duplicates_are_not_known, conflicts_are_not_told, acks_come_first, nobody_waits_for_acks, unknown_is_failed,
     unknown_is_charged_again, a_cancel_always_wins, retries_are_forgotten, reviews_are_not_told,
     finals_publish_no_result, an_interrupted_call_is_made_again, two_coroutines_work_on_a_payment,
+    acks_pass_what_is_in_hand,
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ class App:
         self.acked.append(message)
 
     def fail(self, error: BaseException) -> None:
-        self.failure = error
+        self.failure = self.failure or error
         self.on_fail.set()
 
 
@@ -100,7 +101,11 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def one_by_one(app: Any, handle: Callable[[Any], Any]) -> agents.Agent:
-    return agents.one_by_one(app, handle)
+    return agents.in_order(app, handle)
+
+
+def three_at_once(app: Any, handle: Callable[[Any], Any]) -> agents.Agent:
+    return agents.in_order(app, handle, most=3)
 
 
 def in_batches(app: Any, handle: Callable[[Any], Any], most: int = 3) -> agents.Agent:
@@ -118,6 +123,73 @@ async def test_a_record_is_acked_after_its_handoff_and_before_the_next_one(app: 
     assert journal == ["1 after []", "2 after [1]", "3 after [1, 2]"]
     assert app.acked == [1, 2, 3]
     assert stream.closed
+
+
+async def test_so_many_are_in_hand_at_once_and_each_is_acked_after_those_before_it(app: App, stream: Stream) -> None:
+    begun, go_on = list[int](), {message: asyncio.Event() for message in range(1, 6)}
+    done: list[int] = []
+
+    async def handle(message: int) -> None:
+        begun.append(message)
+        await go_on[message].wait()
+        done.append(message)
+
+    stream.put(1, 2, 3, 4, 5)
+    running = asyncio.create_task(three_at_once(app, handle)(stream))
+    await until(lambda: begun == [1, 2, 3])
+    for message in (3, 2):
+        go_on[message].set()
+    await until(lambda: done == [3, 2])
+    await asyncio.sleep(0.01)
+    assert (app.acked, begun) == ([], [1, 2, 3]), "what is done behind the first one is in hand still"
+    go_on[1].set()
+    await until(lambda: app.acked == [1, 2, 3] and begun == [1, 2, 3, 4, 5])
+    go_on[5].set()
+    stream.put(None)
+    await asyncio.sleep(0.01)
+    assert app.acked == [1, 2, 3]
+    go_on[4].set()
+    await asyncio.wait_for(running, 5)
+    assert (app.acked, app.failure, stream.closed) == ([1, 2, 3, 4, 5], None, True)
+
+
+async def test_an_error_acks_neither_its_record_nor_those_behind_it_and_lets_go_of_all(
+    app: App, stream: Stream
+) -> None:
+    dropped: list[int] = []
+    go_on = asyncio.Event()
+
+    async def handle(message: int) -> None:
+        if message == 2:
+            await go_on.wait()
+            raise ValueError(message)
+        try:
+            await asyncio.sleep(60 if message == 1 else 0)
+        except asyncio.CancelledError:
+            dropped.append(message)
+            raise ValueError("it falls over its cancellation") from None
+
+    stream.put(1, 2, 3, 4)
+    running = asyncio.create_task(three_at_once(app, handle)(stream))
+    await asyncio.sleep(0.01)
+    go_on.set()
+    await asyncio.wait_for(running, 5)
+    assert (app.acked, dropped, stream.closed) == ([], [1], True)
+    assert (type(app.failure), str(app.failure)) == (ValueError, "2")
+
+
+async def test_records_at_once_have_a_context_each(app: App, stream: Stream) -> None:
+    word: contextvars.ContextVar[int] = contextvars.ContextVar("word")
+    seen: list[tuple[int, int]] = []
+
+    async def handle(message: int) -> None:
+        word.set(message)
+        await asyncio.sleep(0.01)
+        seen.append((message, word.get()))
+
+    stream.put(1, 2, 3, None)
+    await three_at_once(app, handle)(stream)
+    assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
 async def test_batches_hold_what_is_there_up_to_the_most_and_are_acked_whole(app: App, stream: Stream) -> None:
@@ -157,7 +229,7 @@ async def test_what_a_rebalance_made_void_is_left_out_of_a_batch(app: App, strea
     assert batches == [[1, 4]]
 
 
-@pytest.mark.parametrize("make", [one_by_one, in_batches])
+@pytest.mark.parametrize("make", [one_by_one, three_at_once, in_batches])
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
 async def test_an_error_ends_the_role_and_acks_nothing(
     app: App, stream: Stream, make: Callable[..., agents.Agent], error: BaseException
@@ -172,7 +244,7 @@ async def test_an_error_ends_the_role_and_acks_nothing(
     assert stream.closed
 
 
-@pytest.mark.parametrize("make", [one_by_one, in_batches])
+@pytest.mark.parametrize("make", [one_by_one, three_at_once, in_batches])
 async def test_a_cancelled_agent_ends_in_order_closes_its_stream_and_acks_nothing(
     app: App, stream: Stream, make: Callable[..., agents.Agent]
 ) -> None:
@@ -192,7 +264,7 @@ async def test_a_cancelled_agent_ends_in_order_closes_its_stream_and_acks_nothin
     assert (app.acked, app.failure, stream.closed) == ([], None, True)
 
 
-@pytest.mark.parametrize("make", [one_by_one, in_batches])
+@pytest.mark.parametrize("make", [one_by_one, three_at_once, in_batches])
 async def test_an_agent_that_is_cancelled_while_idle_closes_its_stream(
     app: App, stream: Stream, make: Callable[..., agents.Agent]
 ) -> None:
