@@ -150,7 +150,7 @@ class FairShare:
         (few, few_s), (many, many_s) = calls.last(FEW[0]), calls.last(MANY[0])
         self._tell(
             f"  {FEW[0]}'s last payment was call {few} of {calls.total}, after {few_s:.1f} s, {MANY[0]}'s was call "
-            f"{many}, after {many_s:.1f} s: in one line, {FEW[0]} had been the last"
+            f"{many}, after {many_s:.1f} s; in one line {FEW[0]}'s would have been the last"
         )
         self.faults += calls.faults()
 
