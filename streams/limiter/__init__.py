@@ -5,9 +5,10 @@ from __future__ import annotations
 from schemas.lanes import Lane
 from streams.limiter.memory import MemoryLimiter
 from streams.limiter.port import Limiter, Permit
+from streams.limiter.postgres import PostgresLimiter
 from streams.limiter.redis import RedisLimiter
 
-__all__ = ["Limiter", "MemoryLimiter", "Permit", "RedisLimiter", "open_limiter"]
+__all__ = ["Limiter", "MemoryLimiter", "Permit", "PostgresLimiter", "RedisLimiter", "open_limiter"]
 
 
 def open_limiter(redis_url: str, lane: Lane) -> RedisLimiter:

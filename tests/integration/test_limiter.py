@@ -1,4 +1,4 @@
-"""The limiter's one promise, over both adapters and on a real Redis: never more than the limit in any window.
+"""The limiter's one promise, over all adapters and on real servers: never more than the limit in any window.
 
 Whatever happens to the store: flushed, restarted, its script cache lost, the limit changed, its clock set.
 """
@@ -15,18 +15,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
+import pytest_asyncio
 import redis.asyncio as redis
 
 from ops.local.stack import running
 from schemas.lanes import Lane
+from sinks.migrate import statements
 from streams.errors import LimiterUnavailable, PermitExpired
 from streams.limiter import open_limiter
 from streams.limiter.memory import MemoryLimiter
 from streams.limiter.port import Limiter
+from streams.limiter.postgres import PostgresLimiter
 from streams.limiter.redis import SCRIPT, RedisLimiter
 from streams.limiter.sliding_log import Granted, SlidingLog
 from tests.integration.limiter_client import use
+from tests.integration.sink_role import migrate
 
 if TYPE_CHECKING:
     from ops.local.stack import Stack
@@ -50,11 +55,20 @@ def most_in_a_window(times: list[float], window_s: float = WINDOW_S) -> int:
     return most
 
 
-@pytest.fixture(params=["memory", "redis"])
-def opening(request: pytest.FixtureRequest, stack: Stack) -> Open:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def database(stack: Stack) -> str:
+    """A PostgreSQL with the limiter's table."""
+    assert await migrate(stack.database_url) == 0
+    return stack.database_url
+
+
+@pytest.fixture(params=["memory", "redis", "postgres"])
+def opening(request: pytest.FixtureRequest, stack: Stack, database: str) -> Open:
     """Opens a client of a lane; all clients of the memory adapter's lane are one."""
     if request.param == "redis":
         return lambda lane: open_limiter(stack.redis_url, lane)
+    if request.param == "postgres":
+        return lambda lane: PostgresLimiter(database, lane)
     shared: dict[str, MemoryLimiter] = {}
     return lambda lane: shared.setdefault(lane.name, MemoryLimiter(lane))
 
@@ -158,21 +172,63 @@ async def test_what_happens_to_the_store_under_load_breaks_no_window(stack: Stac
     assert times
 
 
-async def test_a_restarted_store_grants_nothing_before_two_windows_and_soon_after(stack: Stack) -> None:
+async def test_a_log_that_is_emptied_under_load_breaks_no_window(database: str) -> None:
+    lane = lane_of()
+    store = await asyncpg.connect(database)
+    stop = asyncio.Event()
+
+    async def harm() -> None:
+        while not stop.is_set():
+            await store.execute("DELETE FROM limiter_log WHERE lane = $1", lane.name)
+            await asyncio.sleep(random.uniform(0.05, 0.9))
+
+    async with clients(lambda lane: PostgresLimiter(database, lane), lane, 5) as limiters:
+        harming = asyncio.create_task(harm())
+        times = await used(limiters, 3.0)
+        stop.set()
+        await harming
+    await store.close()
+    assert most_in_a_window(times) <= 2
+    assert times
+
+
+async def test_a_row_that_somebody_holds_is_no_permit_within_half_a_second_and_then_goes_on(database: str) -> None:
+    lane = lane_of()
+    store = await asyncpg.connect(database)
+    async with clients(lambda lane: PostgresLimiter(database, lane), lane, 1) as (limiter,):
+        await limiter.acquire()
+        async with store.transaction():
+            await store.execute("SELECT FROM limiter_log WHERE lane = $1 FOR UPDATE", lane.name)
+            begun = time.monotonic()
+            with pytest.raises(LimiterUnavailable, match="LockNotAvailable"):
+                await limiter.acquire()
+            assert time.monotonic() - begun < 1.0
+        await limiter.acquire()
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+async def test_a_restarted_store_grants_nothing_before_two_windows_and_soon_after(stack: Stack, kind: str) -> None:
     del stack
-    async with running("embedded", parts=frozenset({"redis"}), overrides=False) as own:
+    async with running("embedded", parts=frozenset({kind}), overrides=False) as own:
         lane = lane_of()
-        async with clients(lambda lane: open_limiter(own.redis_url, lane), lane, 3) as limiters:
+        if kind == "postgres":
+            assert await migrate(own.database_url) == 0
+
+        def client(lane: Lane) -> Limiter:
+            return open_limiter(own.redis_url, lane) if kind == "redis" else PostgresLimiter(own.database_url, lane)
+
+        async with clients(client, lane, 3) as limiters:
             times: list[float] = []
             until = time.monotonic() + 6.0
             using = [asyncio.create_task(use(limiter, until, times)) for limiter in limiters]
             healed: list[float] = []
             for _ in range(2):
                 await asyncio.sleep(1.2)
-                own.processes["redis"].kill()
+                own.processes[kind].kill()
                 with pytest.raises(LimiterUnavailable):
                     await limiters[0].acquire()
-                await own.processes["redis"].restart()
+                await own.processes[kind].restart()
                 healed.append(time.monotonic())
             await asyncio.gather(*using)
         assert most_in_a_window(times) <= 2
@@ -217,6 +273,57 @@ async def test_lua_and_python_follow_the_same_rule(stack: Stack) -> None:
                 await store.pexpire(key, 60_000)
     finally:
         await store.aclose()
+
+
+async def test_sql_and_python_follow_the_same_rule(database: str) -> None:
+    """The function on a clock that the test sets, step by step beside the pure one."""
+    (function,) = (each for each in statements("0006_limiter.sql") if each.startswith("CREATE FUNCTION"))
+    clock = "(extract(epoch FROM clock_timestamp()) * 1000000)"
+    assert clock in function
+    function = function.replace(clock, "current_setting('kifiya.now_us')").replace("limiter_reserve", "pg_temp.reserve")
+    store = await asyncpg.connect(database)
+    window = 1_020_000
+    try:
+        await store.execute(function)
+        for seed in range(30):
+            chance = random.Random(seed)
+            limit = chance.randint(1, 4)
+            lane, log, now = uuid.uuid4().hex, SlidingLog(limit, window), 10**15
+            for _ in range(40):
+                now += chance.choice([0, 1, chance.randrange(window), chance.randrange(3 * window)])
+                lead = chance.choice([0, chance.randrange(2 * window)])
+                if chance.random() < 0.05:
+                    await store.execute("DELETE FROM limiter_log WHERE lane = $1", lane)
+                    log.slots = None
+                if chance.random() < 0.05:  # as a server that was started anew finds it
+                    await store.execute("UPDATE limiter_log SET started_us = 1 WHERE lane = $1", lane)
+                    log.slots = None
+                if chance.random() < 0.02:  # the clock is set back
+                    now -= 10 * window
+                    log.slots = None
+                expected = log.reserve(now, lead)
+                await store.execute(f"SET kifiya.now_us = {now}")
+                found = await store.fetchrow(
+                    "SELECT granted, number, now_us FROM pg_temp.reserve($1, $2, $3, $4)", lane, limit, window, lead
+                )
+                wanted = (True, expected.slot_us) if isinstance(expected, Granted) else (False, expected.wait_us)
+                assert found is not None
+                assert tuple(found) == (*wanted, now)
+    finally:
+        await store.close()
+
+
+async def test_the_worker_has_the_rights_it_needs_and_no_more(database: str) -> None:
+    store = await asyncpg.connect(database, server_settings={"role": "kifiya_dispatch"})
+    try:
+        await store.fetchrow("SELECT * FROM limiter_reserve('rights', 1, 1000, 0)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await store.execute("DELETE FROM limiter_log")
+        await store.execute("SET ROLE kifiya_ingress")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await store.fetchrow("SELECT * FROM limiter_reserve('rights', 1, 1000, 0)")
+    finally:
+        await store.close()
 
 
 class SetClock:
