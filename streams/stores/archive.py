@@ -21,6 +21,8 @@ from schemas.records import FINAL, State
 from streams.errors import ArchiveAway
 
 QUERY: Final = (Path(__file__).parent / "find_payment.sql").read_text()
+AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The last is what asyncpg raises where the server went while the connection was idle."""
 ANSWER_S: Final = 0.5
 REST_S: Final = 5.0
 """After a failure nobody asks for so long: a PostgreSQL that hangs costs one payment half a second, not each."""
@@ -99,7 +101,7 @@ class PostgresArchive:
         try:
             async with asyncio.timeout(ANSWER_S), self._turn:
                 row = await (await self._connected()).fetchrow(QUERY, payment_id)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except AWAY as error:
             self._rest_until = self._clock() + REST_S
             self._drop()
             raise ArchiveAway(type(error).__name__) from error
