@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from schemas.lanes import Lane
 from streams.limiter.store import StoreLimiter
@@ -27,7 +28,7 @@ Connect = Callable[[], Awaitable[Any]]
 class PostgresLimiter(StoreLimiter):
     """Limiter of one lane over all its workers, on the clock of one PostgreSQL primary. One connection."""
 
-    away = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    away = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)  # the last: it died while idle
 
     def __init__(
         self, url: str, lane: Lane, *, connect: Connect | None = None, clock: Callable[[], float] = time.monotonic
@@ -44,7 +45,9 @@ class PostgresLimiter(StoreLimiter):
         self._drop()
 
     async def _time_us(self) -> int:
-        (now_us,) = await self._row(NOW)
+        now_us, allowed = await self._row(NOW)
+        if not allowed:
+            raise asyncpg.InsufficientPrivilegeError("limiter_reserve")
         return int(now_us)
 
     async def _reserve(self, lead_us: int) -> tuple[bool, int, int]:
@@ -69,6 +72,7 @@ class PostgresLimiter(StoreLimiter):
         return await asyncpg.connect(
             self._url,
             timeout=ANSWER_S,
+            target_session_attrs=SessionAttribute.read_write,
             server_settings={
                 "application_name": "kifiya-limiter",
                 "role": "kifiya_dispatch",
