@@ -80,6 +80,8 @@ def environment(stack: Stack, data: Path, **more: str) -> dict[str, str]:
         "REDIS_URL": stack.redis_url,
         "DATABASE_URL": stack.database_url,
         "API_KEY_PEPPER": SANDBOX_PEPPER,
+        "KAFKA_MERCHANTS": "bench",
+        "COMMAND_SECRET": "a secret of the bench that is longer than 32 bytes",
         "RATE_LIMIT": "1000000/second",
         "LANES": json.dumps({LANE: {"provider": "simulator", "limit": 2}}),
         "DATA_DIR": str(data),
