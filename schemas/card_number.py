@@ -74,7 +74,10 @@ def holds_card_number(text: str) -> bool:
 
     Groups may be separated; all of Unicode's digits count, and what is invisible between them does not. Linear.
     """
-    if not text.isascii():
+    if text.isascii():
+        if len(text) < SHORTEST:
+            return False
+    else:
         text = "".join(
             char
             for char in unicodedata.normalize("NFKC", text)
@@ -93,7 +96,7 @@ def key_holds_card_number(key: str) -> bool:
     number in thirty, and none that begins with 0 or 1. A hash instead of the refusal would not do: the payment's id is
     one already, without a secret, and all numbers of an issuer are tried in minutes (PCI DSS 3.5.1.1).
     """
-    if _RUN.search(key) is None:
+    if len(key) < SHORTEST or _RUN.search(key) is None:
         return False
     return any(_is_card(_GROUP.findall(run.group())) for run in _RUN.finditer(_OPAQUE.sub("~", key)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import struct
 from collections.abc import Mapping
 from dataclasses import fields
@@ -62,6 +63,7 @@ _PARSED: Final = {
     entry.id: (entry.name, fastavro.parse_schema(_physical(entry.schema))) for entry in registry.entries()
 }
 _FIELDS: Final = {name: tuple(f.name for f in fields(cls)) for name, cls in _CLASSES.items()}
+_VALUES: Final = {name: operator.attrgetter(*names) for name, names in _FIELDS.items()}
 _WRITERS: Final = {
     name: (_HEADER.pack(MAGIC, entry.id), _PARSED[entry.id][1])
     for name in _CLASSES
@@ -100,7 +102,7 @@ def encode(record: Record) -> bytes:
     """The record's bytes for a Kafka value. Raises EncodeError for a field of the wrong type, or a number too large."""
     name = type(record).__name__
     header, schema = _WRITERS[name]
-    raw = {field: getattr(record, field) for field in _FIELDS[name]}
+    raw = dict(zip(_FIELDS[name], _VALUES[name](record), strict=True))
     wrong = _wrong_number(name, raw)
     if wrong is not None:
         raise EncodeError(f"{name}.{wrong} is not a whole number of its width")
@@ -135,7 +137,8 @@ def decode(value: bytes | None, expected: type[R]) -> R:
     body = io.BytesIO(value)
     body.seek(_HEADER.size)
     try:
-        raw: Any = fastavro.schemaless_reader(body, written[1], _WRITERS[name][1])
+        expects = _WRITERS[name][1]
+        raw: Any = fastavro.schemaless_reader(body, written[1], None if written[1] is expects else expects)
         for field, enum in _ENUMS[name].items():
             raw[field] = enum(raw[field])
         wrong = _wrong_number(name, raw)

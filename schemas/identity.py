@@ -12,14 +12,17 @@ NAMESPACE: Final = uuid.UUID("6f1d7e0c-51f4-5c0e-9d0a-6b6966697961")
 
 def _frame(*parts: str) -> bytes:
     """Join parts so that no two lists of parts give the same bytes: each is preceded by its length in bytes."""
+    if all(map(str.isascii, parts)):
+        return "".join([f"{len(part)}:{part}" for part in parts]).encode()
     encoded = [part.encode() for part in parts]
-    return b"".join(b"%d:%s" % (len(part), part) for part in encoded)
+    return b"".join([b"%d:%s" % (len(part), part) for part in encoded])
 
 
 def payment_id(merchant_id: str, idempotency_key: str) -> str:
     """The id of the payment that this merchant names with this key: UUIDv5 over the length-prefixed pair."""
-    digest = hashlib.sha1(NAMESPACE.bytes + _frame(merchant_id, idempotency_key), usedforsecurity=False).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=5))
+    digest = hashlib.sha1(NAMESPACE.bytes + _frame(merchant_id, idempotency_key), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]  # RFC 9562, section 4.1
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def fingerprint(  # noqa: PLR0913 - all that makes two creates the same

@@ -56,6 +56,11 @@ class Router:
     lanes: tuple[str, ...]
     partitions: int
     admission: Admission = OPEN
+    known: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The lanes as a set."""
+        object.__setattr__(self, "known", frozenset(self.lanes))
 
     def plan(
         self, records: Iterable[Record], memory: Mapping[bytes, bytes], now_ms: int, share: Share | None = None
@@ -98,7 +103,7 @@ class Router:
     def _command(self, record: Record) -> PaymentCommand:
         if len(record.value) > command.MAX_BYTES:
             raise InvalidCommand("(body)", f"is larger than {command.MAX_BYTES} bytes", "too-large")
-        lanes = frozenset(self.lanes)
+        lanes = self.known
         if record.value[:1] == b"{":
             return command.from_json(loads(record.value), lanes=lanes, accepted_at_ms=record.timestamp_ms)
         return command.check(codec.decode(record.value, PaymentCommand), lanes=lanes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Any
 
@@ -36,6 +37,13 @@ BUSINESS: dict[str, Any] = {
 def test_an_id_never_changes(merchant: str, key: str, payment_id: str) -> None:
     """These are in merchants' books and in Kafka: a change here charges people twice."""
     assert identity.payment_id(merchant, key) == payment_id
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_an_id_is_a_version_5_uuid_of_the_pair(merchant: str, key: str) -> None:
+    pair = b"".join(b"%d:%s" % (len(part), part) for part in (merchant.encode(), key.encode()))
+    digest = hashlib.sha1(identity.NAMESPACE.bytes + pair, usedforsecurity=False).digest()
+    assert identity.payment_id(merchant, key) == str(uuid.UUID(bytes=digest[:16], version=5))
 
 
 def test_an_id_is_a_uuid_of_version_5_over_the_length_prefixed_pair() -> None:

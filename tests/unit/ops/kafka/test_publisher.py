@@ -1,0 +1,156 @@
+"""The publisher over a producer in memory: what many records at once become, and what of them is told."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, NotEnoughReplicasError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from ops.kafka import clients
+from ops.kafka.clients import KafkaSettings, Message, Publisher, PublishTimedOut, RecordRefused, partition_for
+
+PARTITIONS = 3
+LARGEST_BATCH = 20_000
+
+Stored = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
+
+
+@dataclass
+class Producer:
+    """Stores what it is given, but for topics that it refuses or does not ack."""
+
+    stored: dict[tuple[str, int], list[Stored]] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    silent: str = ""
+    batches: int = 0
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        if topic == "unknown":
+            raise KafkaError
+        return set(range(PARTITIONS))
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(LARGEST_BATCH, 0)
+
+    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        assert batch.closed(), "an open batch lingers, and others' records join it"
+        self.batches += 1
+        assert len(batch._build()) <= LARGEST_BATCH
+        records = [
+            (record.key, record.value, tuple(record.headers))
+            for found in iter(MemoryRecords(bytes(batch._build())).next_batch, None)
+            for record in found
+        ]
+        return self._answer(topic, partition, records)
+
+    async def send(
+        self, topic: str, value: bytes, key: bytes, partition: int | None, *, headers: list[tuple[str, bytes]]
+    ) -> asyncio.Future[Any]:
+        where = partition_for(key, PARTITIONS) if partition is None else partition
+        return self._answer(topic, where, [(key, value, tuple(headers))])
+
+    def _answer(self, topic: str, partition: int, records: list[Stored]) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if topic in self.errors:
+            answer.set_exception(self.errors[topic])
+        elif topic != self.silent:
+            self.stored.setdefault((topic, partition), []).extend(records)
+            answer.set_result(None)
+        return answer
+
+
+@pytest.fixture
+def producer() -> Producer:
+    return Producer()
+
+
+@pytest.fixture
+def publisher(producer: Producer) -> Publisher:
+    found = Publisher(KafkaSettings("nowhere:1"))
+    found._producer = cast("Any", producer)
+    return found
+
+
+def records(topic: str, count: int, size: int = 8) -> list[Message]:
+    return [
+        Message(topic, b"key-%d" % (n % 7), struct.pack(">q", n) + bytes(size), (("n", b"%d" % n),))
+        for n in range(count)
+    ]
+
+
+async def test_many_records_are_stored_in_order_where_their_keys_belong(
+    producer: Producer, publisher: Publisher
+) -> None:
+    sent = [message for pair in zip(records("a", 200), records("b", 200), strict=True) for message in pair]
+    sent += [Message("a", b"gone", None, partition=2), Message("b", b"fixed", b"1", partition=0)]
+    await publisher.publish(sent)
+    for (topic, partition), found in producer.stored.items():
+        home = [each for each in sent if each.topic == topic]
+        assert found == [
+            (each.key, each.value, each.headers)
+            for each in home
+            if (partition_for(each.key or b"", PARTITIONS) if each.partition is None else each.partition) == partition
+        ]
+    assert sum(map(len, producer.stored.values())) == len(sent)
+    assert producer.batches <= 2 * PARTITIONS
+
+
+async def test_few_and_many_come_to_the_same(producer: Producer, publisher: Publisher) -> None:
+    sent = records("a", clients.MANY)
+    await publisher.publish(sent)
+    together, producer.stored = producer.stored, {}
+    for message in sent:
+        await publisher.publish([message])
+    assert producer.stored == together
+
+
+async def test_what_is_too_much_for_one_batch_becomes_several(producer: Producer, publisher: Publisher) -> None:
+    sent = [Message("a", b"k", each.value, each.headers) for each in records("a", 100, 1000)]
+    await publisher.publish(sent)
+    (found,) = producer.stored.values()
+    assert [value for _, value, _ in found] == [each.value for each in sent]
+    assert producer.batches > 100 * 1000 / LARGEST_BATCH
+
+
+async def test_records_without_a_key_go_anywhere(producer: Producer, publisher: Publisher) -> None:
+    await publisher.publish([Message("a", None, b"%d" % n) for n in range(200)])
+    assert len(producer.stored) == PARTITIONS
+
+
+async def test_a_large_record_is_sent_on_its_own(producer: Producer, publisher: Publisher) -> None:
+    await publisher.publish([*records("a", 50), Message("a", b"large", bytes(clients.SMALL + 1))])
+    assert not producer.batches
+    assert sum(map(len, producer.stored.values())) == 51
+
+
+@pytest.mark.parametrize("count", [1, clients.MANY])
+async def test_a_refusal_is_told_once_all_have_been_answered(
+    count: int, producer: Producer, publisher: Publisher
+) -> None:
+    producer.errors["b"] = MessageSizeTooLargeError()
+    with pytest.raises(RecordRefused) as refused:
+        await publisher.publish([*records("a", count), *records("b", count), *records("c", count)])
+    assert refused.value.index == count
+    assert {topic for topic, _ in producer.stored} == {"a", "c"}
+
+
+@pytest.mark.parametrize("count", [1, clients.MANY])
+async def test_one_missing_ack_leaves_all_unknown(count: int, producer: Producer, publisher: Publisher) -> None:
+    producer.errors["b"] = NotEnoughReplicasError()
+    with pytest.raises(PublishTimedOut):
+        await publisher.publish([*records("a", count), *records("b", count)])
+    producer.errors.clear()
+    producer.silent = "b"
+    with pytest.raises(PublishTimedOut):
+        await publisher.publish([*records("a", count), *records("b", count)], 0.05)
+
+
+async def test_a_topic_that_nobody_knows_is_no_ack(publisher: Publisher) -> None:
+    with pytest.raises(PublishTimedOut):
+        await publisher.publish(records("unknown", clients.MANY))
