@@ -19,7 +19,8 @@ CONNECT_S: Final = 5.0
 class Mode(StrEnum):
     """What becomes of the bytes; a closed set.
 
-    ``STALL``: none moves either way, and connections stay open. ``DROP_ANSWERS``: requests reach the server, answers
+    ``STALL``: none moves either way, and connections stay open; of one that is reset meanwhile none ever will, for
+    what a sender's kernel has not got rid of goes with it. ``DROP_ANSWERS``: requests reach the server, answers
     go nowhere. ``RESET``: connections are reset, those that are there and those that come.
     """
 
@@ -129,6 +130,8 @@ class Proxy:
                 if self._latency_s:
                     await asyncio.sleep(self._latency_s * self._chance.uniform(0.5, 1.0))
                 await self._flows.wait()
+                if source.exception() is not None:
+                    return
                 if drops():
                     self.dropped += len(data)
                     continue

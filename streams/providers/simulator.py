@@ -7,6 +7,8 @@ import datetime as dt
 import email.utils
 import json
 import re
+import socket
+import struct
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
@@ -32,6 +34,9 @@ _MEANINGS: Final = {
 }
 _OUR_FAULT: Final = frozenset(range(400, 500)) - {HTTPStatus.REQUEST_TIMEOUT, *_MEANINGS}
 """A request that was wrong charged nobody; that the question after it was wrong says nothing about the charge."""
+_NOTHING_LATER: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+"""Closing a connection throws away what the kernel has not sent yet. Else a network that stalls sends the requests of
+calls that have timed out later, all at once, beside those that follow."""
 _FIRST_BYTE: Final = "http11.send_request_headers.started"
 
 
@@ -50,9 +55,13 @@ class SimulatorProvider:
         self._call_s = lane.call_timeout_ms / 1000
         self._client = httpx2.AsyncClient(
             base_url=lane.url,
-            transport=transport,
+            transport=transport
+            or httpx2.AsyncHTTPTransport(
+                limits=httpx2.Limits(max_connections=1024, max_keepalive_connections=32, keepalive_expiry=30),
+                socket_options=[_NOTHING_LATER],
+                trust_env=False,
+            ),
             timeout=httpx2.Timeout(self._call_s, connect=min(CONNECT_S, self._call_s)),
-            limits=httpx2.Limits(max_connections=1024, max_keepalive_connections=32, keepalive_expiry=30),
             follow_redirects=False,
             trust_env=False,
             headers={"Accept-Encoding": "identity"},

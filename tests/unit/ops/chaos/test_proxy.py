@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +69,26 @@ async def test_a_stall_holds_everything_back_and_loses_nothing() -> None:
         proxy.become(Mode.OPEN)
         assert await asyncio.wait_for(link[0].readline(), 2) == b"B\n"
         link[1].close()
+
+
+@pytest.mark.parametrize("how", ["reset", "closed"])
+async def test_what_a_stall_held_goes_with_a_reset_and_stays_with_a_close(how: str) -> None:
+    async with proxied() as (proxy, echo):
+        link = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await say(link, b"a") == b"A\n"
+        proxy.become(Mode.STALL)
+        with pytest.raises(TimeoutError):
+            await say(link, b"b", 0.1)
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            link[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        link[1].close()
+        await asyncio.sleep(0.05)  # the proxy hears of it
+        proxy.become(Mode.OPEN)
+        other = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await say(other, b"c") == b"C\n"
+        other[1].close()
+    assert echo.heard == ([b"a\n", b"c\n"] if how == "reset" else [b"a\n", b"b\n", b"c\n"])
 
 
 async def test_a_dropped_answer_is_heard_by_the_server_and_never_by_the_client() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import email.utils
 import json
+import random
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.chaos.proxy import Mode, Proxy
 from schemas.lanes import Lane
 from schemas.records import PaymentTask, TaskKind
 from streams import providers
@@ -196,3 +200,35 @@ def test_a_lane_without_an_address_or_with_a_strange_provider_fails_at_start() -
         providers.open_provider(Lane(name="x"))
     with pytest.raises(ValueError, match="'stripy' is not one of"):
         providers.open_provider(Lane(name="x", provider="stripy", url="http://127.0.0.1:1"))
+
+
+async def test_a_request_that_has_timed_out_is_not_sent_later() -> None:
+    """A network that stalls would deliver it beside the calls that follow: more at once than the provider allows."""
+    heard: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                heard.append(head.split()[1].decode())
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def written() -> None:
+        pass
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    proxy = Proxy("127.0.0.1", server.sockets[0].getsockname()[1], chance=random.Random(1))
+    async with server, proxy.listening():
+        lane = Lane(name="simulator", url=f"http://127.0.0.1:{proxy.port}", call_timeout_ms=300)
+        async with simulator.SimulatorProvider(lane) as provider:
+            await provider.status(TASK, idempotency_key="before", before_write=written)
+            proxy.become(Mode.STALL)
+            stalled = [
+                await provider.status(TASK, idempotency_key=key, before_write=written)
+                for key in ("on-the-open-connection", "on-a-new-one")
+            ]
+            await asyncio.sleep(0.05)  # the proxy hears of the last end
+            proxy.become(Mode.OPEN)
+            await provider.status(TASK, idempotency_key="after", before_write=written)
+    assert [(found.kind, found.sent) for found in stalled] == [(OutcomeKind.UNKNOWN, True)] * 2
+    assert heard == ["/v1/charges/before", "/v1/charges/after"]
