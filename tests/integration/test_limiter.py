@@ -277,7 +277,7 @@ async def test_lua_and_python_follow_the_same_rule(stack: Stack) -> None:
 
 async def test_sql_and_python_follow_the_same_rule(database: str) -> None:
     """The function on a clock that the test sets, step by step beside the pure one."""
-    (function,) = (each for each in statements("0006_limiter.sql") if each.startswith("CREATE FUNCTION"))
+    (function,) = (each for each in statements("0007_limiter.sql") if each.startswith("CREATE FUNCTION"))
     clock = "(extract(epoch FROM clock_timestamp()) * 1000000)"
     assert clock in function
     function = function.replace(clock, "current_setting('kifiya.now_us')").replace("limiter_reserve", "pg_temp.reserve")
