@@ -85,10 +85,10 @@ class Queue(Protocol):
     def accepted(self, document: bytes, command: PaymentCommand) -> bytes:
         """The JSON of a payment whose create was accepted this moment, with its place in the queue."""
 
-    def dress(self, document: bytes) -> bytes:
-        """A payment's JSON with its place in the queue."""
+    def dress(self, document: bytes, level: int | None = None) -> bytes:
+        """A payment's JSON with its place in the queue; ``level`` is that of its line, where it is known."""
 
-    def of(self, payment: Mapping[str, Any]) -> dict[str, Any] | None:
+    def of(self, payment: Mapping[str, Any], level: int | None = None) -> dict[str, Any] | None:
         """The place of a payment as it is told; None where it waits for nothing."""
 
 
@@ -138,10 +138,11 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """What is stored of a payment: the fingerprint of its create, and its JSON."""
+    """What is stored of a payment: the fingerprint of its create, its JSON, and the level that it waits in."""
 
     fingerprint: str
     document: bytes
+    level: int | None = None
 
 
 class Acceptance:
@@ -200,7 +201,7 @@ class Acceptance:
             case _:
                 pass
         if answer is Answer.REPEATED:
-            return Taken(answer, self._queue.dress(document))
+            return Taken(answer, self._queue.dress(document, older.level if older else None))
         if answer is Answer.TOO_LONG:
             return Taken(answer, wait_ms=1000 * (refusal_s or 1))
         return Taken(answer, wait_ms=claim.wait_ms if claim else 0)
@@ -224,7 +225,7 @@ class Acceptance:
         try:
             row = await self._payments.find(payment_id, merchant_id)
             if row is not None:
-                return self._queue.dress(orjson.dumps(views.stored(row)))
+                return self._queue.dress(orjson.dumps(views.stored(row)), row["level"])
         except Away as error:
             away = error
         document: bytes | None = None
@@ -240,9 +241,10 @@ class Acceptance:
             raise away
         return None if document is None else self._queue.dress(document)
 
-    def told(self, payment: dict[str, Any]) -> dict[str, Any]:
-        """A payment of a list, with its place in the queue."""
-        return {**payment, "queue": self._queue.of(payment)}
+    def told(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A payment of a list, out of its row, with its place in the queue."""
+        payment = views.stored(row)
+        return {**payment, "queue": self._queue.of(payment, row["level"])}
 
     async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, began: float) -> Taken:
         payment_id = command.payment_id or ""
@@ -264,7 +266,7 @@ class Acceptance:
         payment_id, merchant_id = command.payment_id or "", command.merchant_id or ""
         row = await _unless_away(self._payments.find(payment_id, merchant_id))
         if row is not None:
-            return Older(row["fingerprint"], orjson.dumps(views.stored(row)))
+            return Older(row["fingerprint"], orjson.dumps(views.stored(row)), row["level"])
         return await self._in_outbox(payment_id, merchant_id)
 
     async def _in_outbox(self, payment_id: str, merchant_id: str) -> Older | None:

@@ -38,7 +38,7 @@ PLANNER: Final = {
 
 _COLUMNS: Final = """p.merchant_id, p.state, p.amount_minor, p.currency, p.payment_method, p.customer_id, p.description,
        p.metadata, p.lane, p.expires_at, p.attempt, p.reason, p.provider_charge_id, p.updated_at, p.retry_at,
-       p.version"""
+       p.level, p.version"""
 _EVENTS: Final = """
 SELECT version, type, state, attempt, call, outcome, reason, detail, provider_charge_id, replay_id, lane, at,
        sent_at_us, topic, partition, "offset", traceparent

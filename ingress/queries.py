@@ -13,7 +13,7 @@ from ingress.presence import Presence
 
 _MANY: Final = """
 SELECT payment_id, merchant_id, state, amount_minor, currency, payment_method, customer_id, description, metadata, lane,
-       expires_at, attempt, reason, provider_charge_id, accepted_at, updated_at, retry_at, version,
+       expires_at, attempt, reason, provider_charge_id, accepted_at, updated_at, retry_at, level, version,
        fingerprint
 FROM payments_of($1::uuid[], $2::text[])
 """

@@ -101,11 +101,11 @@ class Queues:
     def _level(self, lane: str, merchant: str) -> int:
         return levels.level(self._ahead[lane].get(merchant, 0.0))
 
-    def dress(self, document: bytes) -> bytes:
-        """A payment's JSON with its place in the queue."""
-        return with_queue(document, self.of(orjson.loads(document)))
+    def dress(self, document: bytes, level: int | None = None) -> bytes:
+        """A payment's JSON with its place in the queue; ``level`` is that of its line, where it is known."""
+        return with_queue(document, self.of(orjson.loads(document), level))
 
-    def of(self, payment: Mapping[str, Any]) -> dict[str, Any] | None:
+    def of(self, payment: Mapping[str, Any], level: int | None = None) -> dict[str, Any] | None:
         """The place of a payment as it is told; None where it waits for nothing."""
         queue = self.waiting.get(payment["lane"])
         if payment["status"] not in WAITING or queue is None:
@@ -117,9 +117,18 @@ class Queues:
                 return view(Standing(None, None, RETRY))
             return view(queue.retry(partition, _ms(due_at), time.monotonic(), time.time_ns() // 1_000_000))
         accepted_at_ms = _ms(payment["created_at"])
-        merchant, now = payment["merchant_id"], self._level(payment["lane"], payment["merchant_id"])
-        lines = [_line(each, merchant) for each in sorted(range(len(topics.LEVELS)), key=lambda one: abs(one - now))]
-        return view(queue.of(lines, partition, accepted_at_ms, time.monotonic(), time.time_ns() // 1_000_000))
+        merchant = payment["merchant_id"]
+        now = self._level(payment["lane"], merchant)
+        likely = sorted(range(len(topics.LEVELS)), key=lambda one: abs(one - now)) if level not in LEVEL_OF else [level]
+        return view(
+            queue.of(
+                [_line(each, merchant) for each in likely],
+                partition,
+                accepted_at_ms,
+                time.monotonic(),
+                time.time_ns() // 1_000_000,
+            )
+        )
 
 
 def _line(level: int, merchant: str) -> int:

@@ -68,9 +68,7 @@ class Resources:
             except Away as error:
                 raise STORE_AWAY from error
         following = filters.cursor(found, merchant_id, page.last) if page.last else None
-        return _json(
-            {"payments": [self._acceptance.told(views.stored(row)) for row in page.rows], "next_cursor": following}
-        )
+        return _json({"payments": [self._acceptance.told(row) for row in page.rows], "next_cursor": following})
 
     async def events(self, request: Request, payment_id: str) -> Response:
         """A payment's events. Raises Problem."""

@@ -121,6 +121,7 @@ class PaymentEvent:
     at_ms: int
     sent_at_us: int | None = None
     retry_at_ms: int | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,6 +209,7 @@ def _payment(payment_id: uuid.UUID, event: PaymentEvent) -> tuple[Any, ...]:
         _moment(event.accepted_at_ms),
         _moment(event.at_ms),
         None if event.retry_at_ms is None else _moment(event.retry_at_ms),
+        event.level,
     )
 
 

@@ -140,11 +140,12 @@ class Router:
                 pass
         assert seen is not None  # noqa: S101 - for the type checker
         task = _task(asked, seen)
-        key = task.payment_id.encode()
+        key, level = task.payment_id.encode(), _level(task, plan.share)
+        queue = topics.queue_topic(task.lane, level, topics.queue_number(level, task.merchant_id))
         plan.add(
             record,
-            Message(_queue(task, plan.share), key, codec.encode(task)),
-            Message(topics.EVENTS, key, codec.encode(_pending(task))),
+            Message(queue, key, codec.encode(task)),
+            Message(topics.EVENTS, key, codec.encode(_pending(task, level))),
         )
 
     def _seen(self, record: Record, asked: PaymentCommand, fingerprint: str, now_ms: int) -> Seen:
@@ -214,17 +215,16 @@ def _task(asked: PaymentCommand, seen: Seen, *, kind: TaskKind = TaskKind.CREATE
     )
 
 
-def _queue(task: PaymentTask, share: Share | None) -> str:
-    """The topic that a task waits in, by what its merchant has waiting.
+def _level(task: PaymentTask, share: Share | None) -> int:
+    """The level of the queue that a task waits in, by what its merchant has waiting.
 
     A replay may choose another one than the first time: the task then stands in two, and dispatch, for which both are
     of one partition and one payment, calls for the first and drops the second.
     """
-    level = share.place(task.lane, task.merchant_id) if share else 0
-    return topics.queue_topic(task.lane, level, topics.queue_number(level, task.merchant_id) if level else 0)
+    return share.place(task.lane, task.merchant_id) if share else 0
 
 
-def _pending(task: PaymentTask) -> PaymentEvent:
+def _pending(task: PaymentTask, level: int) -> PaymentEvent:
     """Version 1 of every payment."""
     return PaymentEvent(
         type=EventType.STATE_CHANGED,
@@ -244,6 +244,7 @@ def _pending(task: PaymentTask) -> PaymentEvent:
         expires_at_ms=task.expires_at_ms,
         accepted_at_ms=task.accepted_at_ms,
         at_ms=task.accepted_at_ms,
+        level=level,
     )
 
 

@@ -22,7 +22,7 @@ from sinks.rows import Record
 COLUMNS: Final = (
     "payment_id", "merchant_id", "idempotency_key", "fingerprint", "state", "version", "amount_minor", "currency",
     "payment_method", "customer_id", "description", "metadata", "lane", "expires_at", "attempt", "reason",
-    "provider_charge_id", "accepted_at", "updated_at", "retry_at",
+    "provider_charge_id", "accepted_at", "updated_at", "retry_at", "level",
 )  # fmt: skip
 """As :func:`sinks.rows.batch` orders a payment's row."""
 _STATE: Final = COLUMNS.index("state")

@@ -163,6 +163,26 @@ async def test_who_has_much_waiting_is_told_of_the_line_that_it_stands_in() -> N
         assert (await post(client, "next")).json()["queue"]["position"] > 1500
 
 
+@pytest.mark.parametrize(("level", "position"), [(0, 1), (3, 2000), (None, 2000), (4, 2000)])
+async def test_a_payment_is_told_of_the_line_that_intake_has_put_it_in(level: int | None, position: int) -> None:
+    """The first of a merchant's two thousand stands in the first line; where none is named, by what it has waiting."""
+    of = world()
+    line, empty = Line((1005, 1005), (5, 5)), Line((5, 5), (5, 5))
+    last = LEVEL_OF.index(3) + topics.queue_number(3, "shop")
+    lines = tuple(line if number == last else empty for number in range(len(LEVEL_OF)))
+    queue = of.queues.waiting["simulator"]
+    queue.observe(Sample(time.monotonic(), time.time_ns() // 1_000_000, lines), queue.counted())
+    of.queues._ahead["simulator"]["shop"] = 2000.0
+    now = dt.datetime.now(dt.UTC)
+    of.payments.rows[ID] = row(state="PENDING", attempt=0, level=level, accepted_at=now)
+    async with of.client() as client:
+        found = (await client.get(f"/v1/payments/{ID}")).json()["queue"]
+        again = (await post(client)).json()["queue"]
+        [listed] = (await client.get("/v1/payments")).json()["payments"]
+    for queue in (found, again, listed["queue"]):
+        assert queue["position"] == pytest.approx(position, abs=15)
+
+
 def test_each_merchant_has_one_line_at_each_level() -> None:
     names = topics.queue_topics("x")
     for merchant in ("a", "b", "c", "d", "e"):

@@ -21,7 +21,7 @@ FROZEN = {
     3: ("payments.events-value", "PaymentEvent", 1, "29cab0950ea647b9"),
     4: ("payments.results-value", "PaymentResult", 1, "1b5bf27be63031da"),
     5: ("payments.dead-letter-value", "DeadLetter", 1, "19842e9df60723fe"),
-    6: ("payments.events-value", "PaymentEvent", 2, "7c9fb2d43e142581"),
+    6: ("payments.events-value", "PaymentEvent", 2, "15214b6c4ec4f405"),
 }
 
 

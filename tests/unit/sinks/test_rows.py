@@ -59,12 +59,13 @@ def test_a_payment_s_row_holds_what_the_event_says() -> None:
         reason="r",
         provider_charge_id="ch",
         retry_at_ms=NOW_MS + 1000,
+        level=2,
     )
     found = rows.batch(records(said))
     assert found.payments == [
         (
             *(uuid.UUID(ID), "acme", "k", "ab" * 32, "COMPLETED", 3, 1250, "USD", "pm_approve", "c", "d", '{"a":"1"}'),
-            *("simulator", AT, 2, "r", "ch", AT, AT, AT + dt.timedelta(seconds=1)),
+            *("simulator", AT, 2, "r", "ch", AT, AT, AT + dt.timedelta(seconds=1), 2),
         )
     ]
 

@@ -350,7 +350,12 @@ def share() -> Share:
 def levels(plan: Plan, lane: str = "simulator") -> list[int]:
     """The level of each task, of a merchant whose queue in each level is known."""
     names = [topics.queue_topic(lane, n, topics.queue_number(n, "shop")) for n in range(len(topics.LEVELS))]
-    return [names.index(name) for name in topics_of(plan) if name != topics.EVENTS]
+    found = [names.index(message.topic) for message in plan.messages if message.topic != topics.EVENTS]
+    told = [
+        codec.decode(message.value, PaymentEvent).level for message in plan.messages if message.topic == topics.EVENTS
+    ]
+    assert told == found
+    return found
 
 
 def test_what_a_merchant_has_waiting_decides_on_its_payments_queue() -> None:
@@ -392,7 +397,9 @@ def test_a_replay_may_choose_another_queue_but_never_another_task() -> None:
         ours.place("simulator", "shop")
     before, again = ROUTER.plan([create()], {}, NOW_MS, ours), ROUTER.plan([create()], REMEMBERED, NOW_MS, share())
     assert (levels(before), levels(again)) == ([1], [0])
-    assert [message.value for message in before.messages] == [message.value for message in again.messages]
+    (task, said), (task_again, said_again) = ([m.value for m in plan.messages] for plan in (before, again))
+    assert task == task_again
+    assert replace(codec.decode(said, PaymentEvent), level=0) == codec.decode(said_again, PaymentEvent)
 
 
 @given(st.binary(max_size=300), st.integers(0, 11))

@@ -1,4 +1,4 @@
-"""When a payment's retry may run."""
+"""What a payment waits for: its retry's time, or its turn in a queue."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the column; no row is written anew."""
-    for statement in statements("0006_retries.sql"):
+    """Add the columns; no row is written anew."""
+    for statement in statements("0006_turns.sql"):
         op.get_bind().exec_driver_sql(statement)
