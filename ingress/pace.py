@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from statistics import median_low
 from typing import Final
 
 WINDOW_S: Final = 60.0
 PRIOR_S: Final = 2.0
 """How much measuring the configured limit weighs: it is all there is at first."""
-ARRIVALS_S: Final = 10.0
+STRETCH_S: Final = 5.0
 LEAST_SHARE: Final = 0.1
 
 
@@ -53,20 +54,25 @@ class Pace:
 
 
 class Arrivals:
-    """How many have joined each line lately, a second."""
+    """How many join each line a second, as a rule: the median of the last minute's stretches of ``STRETCH_S``.
+
+    A mean would take the burst that a queue began with for what comes from now on: two thousand at once, and whoever
+    stands behind other lines was told for ten seconds that thousands would come before it.
+    """
 
     def __init__(self) -> None:
-        self._points: deque[tuple[float, tuple[float, ...]]] = deque()
+        self.rates: list[float] = []
+        self._began: tuple[float, tuple[float, ...]] | None = None
+        self._stretches: deque[list[float]] = deque(maxlen=round(WINDOW_S / STRETCH_S))
 
     def observe(self, at: float, joined: Sequence[float]) -> None:
         """So many have joined each line ever."""
-        self._points.append((at, tuple(joined)))
-        while self._points[-1][0] - self._points[0][0] > ARRIVALS_S:
-            self._points.popleft()
-
-    @property
-    def rates(self) -> list[float]:
-        """Arrivals a second, by line."""
-        (began, fewer), (at, more) = self._points[0], self._points[-1]
-        took_s = max(at - began, 1e-3)
-        return [max(0.0, now - then) / took_s for then, now in zip(fewer, more, strict=True)]
+        if self._began is None:
+            self._began, self.rates = (at, tuple(joined)), [0.0] * len(joined)
+            self._stretches.append(self.rates)
+        began, fewer = self._began
+        took_s = at - began
+        if took_s >= STRETCH_S:
+            self._stretches.append([max(0.0, now - then) / took_s for then, now in zip(fewer, joined, strict=True)])
+            self._began = at, tuple(joined)
+            self.rates = list(map(median_low, zip(*self._stretches, strict=True)))

@@ -207,23 +207,21 @@ class Waiting:
             for ended, line, joined in zip(self._ended, sample.lines, self._joined, strict=True)
         ]
 
-    def _calls(self, sample: Sample, fresh: float) -> tuple[float, float]:
-        """How many that wait now go before one that has so many fresh ones before it, and how many calls in all."""
+    def _calls(self, sample: Sample, fresh: float) -> float:
+        """How many calls go before one that has so many fresh ones before it: as retries wait, or as they have lately."""
         share = self.pace.fresh_share
         due = retries.among(fresh, self._due, sample.tiers, self.pace.rate)
-        measured = 0.0 if share is None else fresh / share - fresh
-        return fresh + min(due, self._due), fresh + max(due, measured)
+        return fresh + max(due, 0.0 if share is None else fresh / share - fresh)
 
     def _seconds(self, sample: Sample, fresh: float, now: float) -> float:
-        _, calls = self._calls(sample, fresh)
-        return max(0.0, calls / self.pace.rate - (now - sample.at))
+        return max(0.0, self._calls(sample, fresh) / self.pace.rate - (now - sample.at))
 
     def _standing(self, sample: Sample, fresh: float, now: float) -> Standing:
-        before, calls = self._calls(sample, fresh)
+        calls = self._calls(sample, fresh)
         if sample.paused is not None:
-            return Standing(1 + round(before), None, sample.paused, calls / self.pace.rate)
+            return Standing(1 + round(calls), None, sample.paused, calls / self.pace.rate)
         since_s = now - sample.at
-        position = max(1, 1 + round(before - since_s * self.pace.rate))
+        position = max(1, 1 + round(calls - since_s * self.pace.rate))
         eta_s = _tenths(max(0.0, calls / self.pace.rate - since_s))
         return Standing(position, eta_s, least_s=eta_s)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ingress.history import POINTS, History
-from ingress.pace import Pace
+from ingress.pace import STRETCH_S, WINDOW_S, Arrivals, Pace
 from ingress.sample import Line, Sample
 from ingress.turns import Turns
 from ingress.waiting import BREAKER_OPEN, NO_WORKER, STALE_S, UNKNOWN, Standing, Waiting
@@ -186,7 +186,7 @@ def test_a_share_of_the_calls_for_retries_makes_fresh_ones_wait_longer() -> None
         heads = (4 * second, 4 * second)
         look(queue, sample(float(second), WALL + 1000 * second, (1000, 1000), heads, 0, 2 * second))
     found = queue.last(0, 0, 60.0)
-    assert found.position == 1 + 2000 - 480
+    assert found.position == pytest.approx(1 + 1520 / 0.8)  # a fifth of the calls until then is for retries
     assert found.eta_s == pytest.approx(1520 / 8, rel=0.02)
 
 
@@ -234,6 +234,18 @@ def test_the_pace_is_measured_while_there_is_work_and_forgets_what_is_over_a_min
     assert pace.rate == 10.0
     pace.observe(121.0, 0, 0, busy=True)  # another topic
     assert pace.rate == 10.0
+
+
+def test_what_joins_is_told_as_a_rule_and_not_by_the_burst_that_a_queue_began_with() -> None:
+    arrivals, joined = Arrivals(), 0
+    for second in range(61):
+        arrivals.observe(float(second), (joined, 0.0))
+        if second >= 3 * STRETCH_S:
+            assert arrivals.rates == [pytest.approx(40.0, abs=1), 0.0]
+        joined += 2000 if second == 2 else 40
+    for second in range(61, 61 + round(WINDOW_S / 2 + STRETCH_S)):
+        arrivals.observe(float(second), (joined, 0.0))
+    assert arrivals.rates == [0.0, 0.0]  # they have stopped for more than half of a minute
 
 
 def test_partitions_are_served_in_turn() -> None:
