@@ -208,7 +208,7 @@ class Waiting:
         ]
 
     def _calls(self, sample: Sample, fresh: float) -> float:
-        """How many calls go before one that has so many fresh ones before it: as retries wait, or as they have lately."""
+        """How many calls go before one with so many fresh ones before it, the retries among them too."""
         share = self.pace.fresh_share
         due = retries.among(fresh, self._due, sample.tiers, self.pace.rate)
         return fresh + max(due, 0.0 if share is None else fresh / share - fresh)

@@ -220,7 +220,8 @@ def row(*, amount: str = "12.50", state: str = "COMPLETED", **changes: Any) -> d
         "currency": "USD",
         "payment_method": "pm_approve", "customer_id": None, "description": None, "metadata": "{}", "lane": "simulator",
         "expires_at": None, "attempt": 1, "reason": None, "provider_charge_id": "ch_1", "accepted_at": at,
-        "updated_at": at, "retry_at": None, "level": None, "version": 3, "fingerprint": commands.fingerprint(command), **changes,
+        "updated_at": at, "retry_at": None, "level": None, "version": 3,
+        "fingerprint": commands.fingerprint(command), **changes,
     }  # fmt: skip
 
 
