@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +38,7 @@ class Deed(StrEnum):
     LATENCY = "latency"
     RESET = "reset"
     STALL = "stall"
+    BLACKHOLE = "blackhole"
     DROP_ANSWERS = "drop-answers"
 
 
@@ -46,7 +47,7 @@ SERVICES: Final = ("kafka", "redis", "postgres")
 LINKS: Final = (*SERVICES, "provider")
 PROCESS: Final = frozenset({Deed.KILL, Deed.STOP, Deed.TERM})
 REDIS_ONLY: Final = frozenset({Deed.FLUSH, Deed.SCRIPT_FLUSH})
-NETWORK: Final = frozenset({Deed.LATENCY, Deed.RESET, Deed.STALL, Deed.DROP_ANSWERS})
+NETWORK: Final = frozenset({Deed.LATENCY, Deed.RESET, Deed.STALL, Deed.BLACKHOLE, Deed.DROP_ANSWERS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,17 @@ def _fault(raw: Any, where: str) -> Fault:
     return found
 
 
+def _targets(deed: Deed, lanes: Iterable[str]) -> set[str]:
+    """What a deed may be done to."""
+    if deed in PROCESS:
+        return {*ROLES, *SERVICES, *(f"dispatch-{lane}" for lane in lanes)}
+    if deed in REDIS_ONLY:
+        return {"redis"}
+    if deed is Deed.STALL:  # requests that a network holds, then delivers all at once, no caller keeps apart
+        return set(SERVICES)
+    return set(LINKS)
+
+
 def _check(case: Case) -> None:
     if not case.name or not case.purpose:
         raise BadCase("name, purpose: must say something")
@@ -223,10 +235,7 @@ def _check(case: Case) -> None:
     if case.stack not in {"apache", "embedded"}:
         raise BadCase("stack: must be apache or embedded")
     for place, fault in enumerate(case.faults):
-        dispatchers = {f"dispatch-{lane}" for lane in case.lanes}
-        targets = {*ROLES, *SERVICES, *dispatchers} if fault.do in PROCESS else set(LINKS)
-        if fault.do in REDIS_ONLY:
-            targets = {"redis"}
+        targets = _targets(fault.do, case.lanes)
         if fault.what not in targets:
             raise BadCase(f"faults.{place}.what: {fault.do} takes one of {', '.join(sorted(targets))}")
         if case.stack == "embedded" and (fault.what == "kafka" and (fault.do is not Deed.STOP or fault.do in NETWORK)):

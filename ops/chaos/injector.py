@@ -19,7 +19,8 @@ from ops.chaos.proxy import Mode
 from ops.chaos.rig import Rig
 
 _MODES: Final = {
-    Deed.LATENCY: Mode.LATENCY, Deed.RESET: Mode.RESET, Deed.STALL: Mode.STALL, Deed.DROP_ANSWERS: Mode.DROP_ANSWERS,
+    Deed.LATENCY: Mode.LATENCY, Deed.RESET: Mode.RESET, Deed.STALL: Mode.STALL,
+    Deed.BLACKHOLE: Mode.BLACKHOLE, Deed.DROP_ANSWERS: Mode.DROP_ANSWERS,
 }  # fmt: skip
 LATENCY_MS: Final = 100
 

@@ -20,13 +20,15 @@ class Mode(StrEnum):
     """What becomes of the bytes; a closed set.
 
     ``STALL``: none moves either way, and connections stay open; of one that is reset meanwhile none ever will, for
-    what a sender's kernel has not got rid of goes with it. ``DROP_ANSWERS``: requests reach the server, answers
+    what a sender's kernel has not got rid of goes with it. ``BLACKHOLE``: a stall at whose end the connections that had
+    something to move are reset. ``DROP_ANSWERS``: requests reach the server, answers
     go nowhere. ``RESET``: connections are reset, those that are there and those that come.
     """
 
     OPEN = "open"
     LATENCY = "latency"
     STALL = "stall"
+    BLACKHOLE = "blackhole"
     DROP_ANSWERS = "drop-answers"
     RESET = "reset"
 
@@ -53,6 +55,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._cut: set[_Link] = set()
+        self._held: set[_Link] = set()
         self.port = 0
         self.dropped = 0
         """Bytes of answers that went nowhere."""
@@ -61,7 +64,11 @@ class Proxy:
         """Treat what comes from now on so. ``latency_ms`` each way, half of it jitter; the order of bytes is kept."""
         before, self._mode = self._mode, mode
         self._latency_s = latency_ms / 1000 if mode is Mode.LATENCY else 0.0
-        if mode is Mode.STALL:
+        if before is Mode.BLACKHOLE and mode is not before:
+            for link in list(self._held):
+                _reset(link)
+            self._held.clear()
+        if mode in {Mode.STALL, Mode.BLACKHOLE}:
             self._flows.clear()
         else:
             self._flows.set()
@@ -107,8 +114,8 @@ class Proxy:
         link = _Link(writer, back)
         self._links.add(link)
         try:
-            requests = asyncio.create_task(self._pump(reader, back, lambda: False))
-            answers = asyncio.create_task(self._pump(there, writer, lambda: self._drops(link)))
+            requests = asyncio.create_task(self._pump(link, reader, back, lambda: False))
+            answers = asyncio.create_task(self._pump(link, there, writer, lambda: self._drops(link)))
             _, left = await asyncio.wait({requests, answers}, return_when=asyncio.FIRST_COMPLETED)
             for other in left:
                 other.cancel()
@@ -116,6 +123,7 @@ class Proxy:
         finally:
             self._links.discard(link)
             self._cut.discard(link)
+            self._held.discard(link)
             _close(link)
 
     def _drops(self, link: _Link) -> bool:
@@ -124,13 +132,17 @@ class Proxy:
             self._cut.add(link)
         return link in self._cut
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, drops: Callable[[], bool]) -> None:
+    async def _pump(
+        self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, drops: Callable[[], bool]
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(CHUNK):
                 if self._latency_s:
                     await asyncio.sleep(self._latency_s * self._chance.uniform(0.5, 1.0))
+                if self._mode is Mode.BLACKHOLE:
+                    self._held.add(link)
                 await self._flows.wait()
-                if source.exception() is not None:
+                if source.exception() is not None or sink.is_closing():
                     return
                 if drops():
                     self.dropped += len(data)

@@ -44,6 +44,7 @@ def case_of(**changes: Any) -> cases.Case:
         ({"faults": [{"do": "kill", "what": "dispatch-two", "at_s": 1}]}, "faults.0.what: kill takes one of"),
         ({"faults": [{"do": "flush", "what": "kafka", "at_s": 1}]}, "faults.0.what: flush takes one of redis"),
         ({"faults": [{"do": "stall", "what": "sink", "at_s": 1}]}, "faults.0.what: stall takes one of"),
+        ({"faults": [{"do": "stall", "what": "provider", "at_s": 1}]}, "stall takes one of kafka, postgres, redis"),
         ({"faults": [{"do": "kill", "what": "sink", "every_s": [0.01, 0.02]}]}, "1000 are the most"),
         ({"stack": "embedded", "faults": [{"do": "kill", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),
         ({"stack": "embedded", "faults": [{"do": "stall", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),

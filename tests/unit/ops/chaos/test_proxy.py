@@ -91,6 +91,24 @@ async def test_what_a_stall_held_goes_with_a_reset_and_stays_with_a_close(how: s
     assert echo.heard == ([b"a\n", b"c\n"] if how == "reset" else [b"a\n", b"b\n", b"c\n"])
 
 
+async def test_a_blackhole_resets_the_connections_that_had_something_to_move_and_no_other() -> None:
+    async with proxied() as (proxy, echo):
+        asking, silent = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(2)]
+        assert (await say(asking, b"a"), await say(silent, b"b")) == (b"A\n", b"B\n")
+        proxy.become(Mode.BLACKHOLE)
+        with pytest.raises(TimeoutError):
+            await say(asking, b"lost", 0.1)
+        proxy.become(Mode.OPEN)
+        with pytest.raises(ConnectionResetError):
+            await say(asking, b"more")
+        assert await say(silent, b"c") == b"C\n"
+        other = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await say(other, b"d") == b"D\n"
+        for link in (silent, other):
+            link[1].close()
+    assert echo.heard == [b"a\n", b"b\n", b"c\n", b"d\n"]
+
+
 async def test_a_dropped_answer_is_heard_by_the_server_and_never_by_the_client() -> None:
     async with proxied() as (proxy, echo):
         link = await asyncio.open_connection("127.0.0.1", proxy.port)
