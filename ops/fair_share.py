@@ -1,6 +1,6 @@
 """Fair share, shown by the demo in a lane of its own: who sends a few does not wait for another's many.
 
-One merchant queues a hundred payments, then another one a few; on which calls they were is read in the provider's log.
+One merchant queues eighty payments, then another one a few; on which calls they were is read in the provider's log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schemas.records import State
 
 LANE: Final = "market"
 LIMIT: Final = 10
-MANY, FEW = ("demo-wholesale", 100), ("demo-corner-shop", 5)
+MANY, FEW = ("demo-wholesale", 80), ("demo-corner-shop", 5)
 """Each merchant, and how many payments it sends; in this order."""
 SECOND_NS: Final = 1_000_000_000
 CREATED: Final = 201
