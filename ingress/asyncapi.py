@@ -24,6 +24,7 @@ JSON_COMMAND: Final = "PaymentCommandJson"
 _SEALED: Final = frozenset({"PaymentCommand", "DeadLetter"})
 _KEYS: Final = {
     topics.COMMANDS: "Any, or none: the gateway moves a record to its payment's partition.",
+    "LimiterBeat": "The worker.",
     topics.DEAD_LETTER: "The payment's id; topic/partition/offset of its origin where that is a command.",
 }
 _SAID_OF: Final = {
@@ -56,6 +57,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "offset": 41, "original": "{", "original_size": 1, "at_ms": 1769860800000,
         "original_sha256": "021fb596db81e6d02bf3d2586ee3981fe519f275c0ac9ca76bbcf2ebb4097d96",
     },
+    "LimiterBeat": {"lane": "simulator", "worker": "7d1f3c0a", "beat": 1, "epoch": 0, "settled": True, "redis": True,
+                    "postgres": True},
 }  # fmt: skip
 JSON_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "create": {"type": "create", "idempotency_key": "order-1001", **NewPayment.model_json_schema()["examples"][0]},
@@ -113,7 +116,8 @@ def _channel(topic: Topic) -> dict[str, Any]:
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in _values(topic)},
     }
     if topic.value:
-        found["description"] = f"Key: {_KEYS.get(topic.name, _KEY)}{_SAID_OF.get(topic.name, '')}"
+        key = _KEYS.get(topic.name) or _KEYS.get(topic.value, _KEY)
+        found["description"] = f"Key: {key}{_SAID_OF.get(topic.name, '')}"
     return found
 
 

@@ -21,6 +21,7 @@ CLASSES: Final[dict[str, type[Any]]] = {
         records.PaymentEvent,
         records.PaymentResult,
         records.DeadLetter,
+        records.LimiterBeat,
     )
 }
 SHOWN_BYTES: Final = 32

@@ -16,6 +16,7 @@ from schemas.records import (
     CommandType,
     DeadLetter,
     EventType,
+    LimiterBeat,
     PaymentCommand,
     PaymentEvent,
     PaymentResult,
@@ -25,13 +26,13 @@ from schemas.records import (
     TaskKind,
 )
 
-R = TypeVar("R", PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter)
+R = TypeVar("R", PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter, LimiterBeat)
 
 MAGIC: Final = 0
 _HEADER: Final = struct.Struct(">bI")
 
 _CLASSES: Final[dict[str, type[Record]]] = {
-    cls.__name__: cls for cls in (PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter)
+    cls.__name__: cls for cls in (PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter, LimiterBeat)
 }
 _ENUMS: Final[dict[str, dict[str, type]]] = {
     "PaymentCommand": {"type": CommandType},
@@ -39,6 +40,7 @@ _ENUMS: Final[dict[str, dict[str, type]]] = {
     "PaymentEvent": {"type": EventType, "state": State},
     "PaymentResult": {"status": State},
     "DeadLetter": {},
+    "LimiterBeat": {},
 }
 
 

@@ -1,4 +1,4 @@
-"""The five records that travel between the stages, as frozen dataclasses.
+"""The records that travel between the stages, as frozen dataclasses.
 
 Field names, order and units are those of ``schemas/avro/*.avsc``; times are epoch milliseconds (UTC), money is integer
 minor units with its ISO 4217 currency.
@@ -163,4 +163,17 @@ class DeadLetter:
     at_ms: int
 
 
-Record = PaymentCommand | PaymentTask | PaymentEvent | PaymentResult | DeadLetter
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterBeat:
+    """A dispatch worker's word about who grants its lane's permits; see ``streams.limiter.authority``."""
+
+    lane: str
+    worker: str
+    beat: int
+    epoch: int
+    settled: bool
+    redis: bool
+    postgres: bool
+
+
+Record = PaymentCommand | PaymentTask | PaymentEvent | PaymentResult | DeadLetter | LimiterBeat

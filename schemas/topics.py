@@ -61,6 +61,11 @@ def cancel_topic(lane: str) -> str:
     return f"payments.lane.{lane}.cancel"
 
 
+def limiter_topic(lane: str) -> str:
+    """What a lane's workers say about who grants its permits; one partition, so one order."""
+    return f"payments.lane.{lane}.limiter"
+
+
 def retry_topic(tier: str) -> str:
     """Tasks that wait for one tier's delay."""
     return f"payments.retry.{tier}"
@@ -110,6 +115,15 @@ _COMPACTED: Final = {
 }
 
 
+# Beats are worth little when they are old; the last of each worker stays. A worker that starts reads them all.
+_BEATS: Final = {
+    "cleanup.policy": "compact",
+    "min.compaction.lag.ms": "600000",
+    "segment.ms": "600000",
+    "max.message.bytes": "262144",
+}
+
+
 def declare(
     lanes: Iterable[str],
     *,
@@ -143,6 +157,7 @@ def declare(
                 _COMPACTED,
                 f"ledger of lane {lane}",
             ),
+            Topic(limiter_topic(lane), "LimiterBeat", 1, _BEATS, f"who grants the permits of lane {lane}"),
         ]
     topics += [
         Topic(retry_topic(tier), "PaymentTask", lane_partitions, _WORK, f"tasks that wait {tier}") for tier in tiers

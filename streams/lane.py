@@ -22,12 +22,14 @@ from ops.kafka.clients import Message, Publisher, PublishError, RecordRefused, p
 from ops.kafka.tables import create_table
 from ops.telemetry import admin_server, logger
 from schemas import codec, pulse, topics
+from schemas.lanes import Lane
 from schemas.records import PaymentTask
 from streams import dead_letter, payment, queues
 from streams.breaker import Breaker
 from streams.dispatch import Dispatcher, Origin, wall_ms
 from streams.lead import Lead
-from streams.limiter import open_limiter
+from streams.limiter import RedisLimiter, SwitchingLimiter, open_limiter, open_switching
+from streams.limiter.control import KafkaControl
 from streams.locks import Locks
 from streams.outbox import Outbox
 from streams.providers import open_provider
@@ -55,7 +57,8 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(Publisher(settings.kafka, linger_ms=0))
         store = create_table(app, topics.LEDGER_TABLE, settings.lane_partitions, publisher, winner=payment.winner)
-        limiter = await stack.enter_async_context(open_limiter(settings.redis_url, spec))
+        limiter = _limiter(settings, spec, publisher)
+        await stack.enter_async_context(limiter)
         provider = await stack.enter_async_context(open_provider(spec))
         lifetime_s = provider.key_lifetime_s
         ledger = TableLedger(store, app.writing)
@@ -85,7 +88,7 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
         most = queues.in_hand(spec.limit, spec.window_ms, settings.lane_partitions)
         _bind(app, settings.lane_partitions, publisher, dispatcher, heart, most)
         await stack.enter_async_context(
-            admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter))
+            admin_server(settings.admin_host, settings.admin_port, lambda: _health(app, limiter, settings))
         )
         logger().info("dispatch starts", action="start", lane=lane)
         sweeping = _sweep(ledger, dispatcher.locks, settings.ledger_window_s)
@@ -109,10 +112,22 @@ async def _sweep(ledger: TableLedger, locks: Locks, window_s: float) -> None:
             FORGOTTEN.inc(count)
 
 
-def _health(app: faust_app.App, limiter: Any) -> dict[str, Any]:
+def _limiter(settings: StreamSettings, lane: Lane, publisher: Publisher) -> RedisLimiter | SwitchingLimiter:
+    if settings.limiter_fallback == "off":
+        return open_limiter(settings.redis_url, lane)
+    return open_switching(
+        settings.redis_url,
+        settings.database_url,
+        lane,
+        KafkaControl(settings.kafka, lane.name, publisher.publish),
+        leaves_redis=settings.limiter_fallback == "postgres",
+    )
+
+
+def _health(app: faust_app.App, limiter: Any, settings: StreamSettings) -> dict[str, Any]:
     missing = app.missing
     if not limiter.healthy:
-        missing.append("redis")
+        missing.append("redis" if settings.limiter_fallback == "off" else "limiter")
     return {"ready": not missing, "missing": missing}
 
 

@@ -40,6 +40,7 @@ class StreamSettings(BaseSettings):
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
+    limiter_fallback: Literal["off", "follow", "postgres"] = "off"
     failpoints: str = ""
     """For tests of crashes: see ops/failpoints.py."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -61,6 +62,12 @@ class StreamSettings(BaseSettings):
         """What intake lets through as new must not be what the ledger forgot before."""
         if self.ledger_window_s < self.dedup_window_s:
             raise ValueError("LEDGER_WINDOW_S must not be shorter than DEDUP_WINDOW_S")
+        return self
+
+    @model_validator(mode="after")
+    def _fallback_has_somewhere_to_go(self) -> Self:
+        if self.limiter_fallback != "off" and not self.database_url:
+            raise ValueError(f"LIMITER_FALLBACK={self.limiter_fallback} needs DATABASE_URL")
         return self
 
     @property

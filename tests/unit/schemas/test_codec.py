@@ -22,6 +22,7 @@ from schemas.records import (
     CommandType,
     DeadLetter,
     EventType,
+    LimiterBeat,
     PaymentCommand,
     PaymentEvent,
     PaymentResult,
@@ -31,7 +32,7 @@ from schemas.records import (
     TaskKind,
 )
 
-CLASSES: list[type[Any]] = [PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter]
+CLASSES: list[type[Any]] = [PaymentCommand, PaymentTask, PaymentEvent, PaymentResult, DeadLetter, LimiterBeat]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "string": TEXT,
@@ -39,6 +40,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "int": st.integers(-(2**31), 2**31 - 1),
     "long": st.integers(-(2**63), 2**63 - 1),
     "null": st.none(),
+    "boolean": st.booleans(),
 }
 
 

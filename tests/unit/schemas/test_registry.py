@@ -22,6 +22,7 @@ FROZEN = {
     4: ("payments.results-value", "PaymentResult", 1, "1b5bf27be63031da"),
     5: ("payments.dead-letter-value", "DeadLetter", 1, "19842e9df60723fe"),
     6: ("payments.events-value", "PaymentEvent", 2, "15214b6c4ec4f405"),
+    7: ("payments.limiter-value", "LimiterBeat", 1, "ad37b8b4f523120f"),
 }
 
 
@@ -75,9 +76,9 @@ def test_an_unknown_record_is_a_key_error() -> None:
 
 
 def test_each_topic_of_one_record_has_the_subject_that_clients_look_for() -> None:
-    """Confluent's default subject of a topic's values is ``<topic>-value``; tasks travel on many topics."""
+    """Confluent's default subject of a topic's values is ``<topic>-value``; tasks and beats are on each lane's."""
     subjects = {entry.name: entry.subject for entry in registry.entries()}
     for topic in topics.declare(["simulator"]):
-        if topic.value and topic.value != "PaymentTask":
+        if topic.value and topic.value not in {"PaymentTask", "LimiterBeat"}:
             assert subjects[topic.value] == f"{topic.name}-value"
     assert subjects["PaymentTask"] == "payments.task-value"

@@ -32,6 +32,7 @@ def test_all_topics_are_there_once() -> None:
         topics.DEAD_LETTER,
         topics.changelog_topic(topics.INTAKE_APP, topics.SEEN_TABLE),
         *(topics.changelog_topic(topics.dispatch_app(lane), topics.LEDGER_TABLE) for lane in LANES),
+        *(topics.limiter_topic(lane) for lane in LANES),
     }
 
 
@@ -50,6 +51,14 @@ def test_a_changelog_is_compacted_and_never_deleted(topic: topics.Topic) -> None
     assert "retention.ms" not in topic.config
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_the_authority_over_permits_has_one_order_and_its_last_words_are_never_deleted(lane: str) -> None:
+    topic = BY_NAME[topics.limiter_topic(lane)]
+    assert topic.partitions == 1
+    assert topic.config["cleanup.policy"] == "compact"
+    assert "retention.ms" not in topic.config
+
+
 def test_what_people_read_is_kept_for_thirty_days_and_results_for_ever() -> None:
     for name in (topics.EVENTS, topics.DEAD_LETTER):
         assert BY_NAME[name].config["retention.ms"] == str(30 * 86_400_000)
@@ -62,7 +71,8 @@ def test_a_topic_says_what_it_is_for_and_takes_our_batches(topic: topics.Topic) 
     assert topic.purpose
     assert topic.value == "" or registry.latest(topic.value)
     assert int(topic.config["max.message.bytes"]) >= 256 * 1024
-    assert set(topic.config) <= {"cleanup.policy", "retention.ms", "min.compaction.lag.ms", "max.message.bytes"}
+    known = {"cleanup.policy", "retention.ms", "min.compaction.lag.ms", "segment.ms", "max.message.bytes"}
+    assert set(topic.config) <= known
     assert all(isinstance(value, str) for value in topic.config.values())
 
 

@@ -44,6 +44,8 @@ def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["dispatch", "--lane", "nowhere"], {}, "nowhere"),
         (["dispatch", "--lane", "simulator"], {"MAX_ATTEMPTS": "many"}, "MAX_ATTEMPTS"),
         (["dispatch", "--lane", "simulator"], {}, "REDIS_URL"),
+        (["dispatch", "--lane", "simulator"], {"LIMITER_FALLBACK": "always"}, "LIMITER_FALLBACK"),
+        (["dispatch", "--lane", "simulator"], {"LIMITER_FALLBACK": "postgres"}, "needs DATABASE_URL"),
         (["dispatch", "--lane", "simulator"], {"REDIS_URL": "redis://x", "SIMULATOR_URL": None}, "SIMULATOR_URL"),
         (["dispatch", "--lane", "x"], {"REDIS_URL": "redis://x", "LANES": '{"x": {"provider": "stripy"}}'}, "stripy"),
         (["intake"], {}, "Kafka at 127.0.0.1:9"),
