@@ -62,6 +62,7 @@ fuzz: install ## Ten thousand requests and more that schemathesis makes up, agai
 
 simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses
 	@$(BIN)/kifiya chaos simulate --seeds 10000
+	@$(BIN)/kifiya chaos simulate --fallback --seeds 100
 
 mutants: install ## Deliberate defects of the product, one at a time in a copy of it: the tests see each
 	@$(BIN)/python -m ops.chaos.mutants

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Attack the promises, and see whether they hold.")
 
+FALLBACK = "A lane that moves between Redis and PostgreSQL, every link cut at times (ops/chaos/FALLBACK.md)."
+
 
 @app.command()
 def simulate(
@@ -26,21 +28,23 @@ def simulate(
     seeds: Annotated[int, typer.Option(min=1, help="How many lives.")] = 10_000,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    fallback: Annotated[bool, typer.Option("--fallback", help=FALLBACK)] = False,
 ) -> None:
     """Live many lives of the gateway in virtual time: crashes, pauses, lost tails, flushes, a moody provider.
 
     Real decisions over a fake Kafka, Redis and provider. Exit status 1, with the seeds, where a promise was broken.
     """
-    from ops.chaos.sim.many import every  # noqa: PLC0415 - heavy, and needed here only
+    from ops.chaos.sim import many  # noqa: PLC0415 - heavy, and needed here only
 
+    again = "kifiya chaos replay --fallback" if fallback else "kifiya chaos replay"
     began, lives, calls, virtual_s = time.monotonic(), 0, 0, 0.0
     broken: list[int] = []
-    for told in every(first, seeds, jobs):
+    for told in many.every(first, seeds, jobs, of=many.one_of_fallback if fallback else many.one):
         lives, calls, virtual_s = lives + 1, calls + told.calls, virtual_s + told.seconds
         if told.violations:
             broken.append(told.seed)
             said = "; ".join(f"{each.promise}: {each.subject} {each.detail}" for each in told.violations[:3])
-            typer.echo(f"seed {told.seed} breaks {said}\n  replay it: kifiya chaos replay {told.seed}")
+            typer.echo(f"seed {told.seed} breaks {said}\n  replay it: {again} {told.seed}")
     typer.echo(
         f"{lives:,} lives, {calls:,} provider calls, {virtual_s / 3600:,.1f} virtual hours in "
         f"{time.monotonic() - began:.0f} s: {len(broken)} broken"
@@ -50,11 +54,15 @@ def simulate(
 
 
 @app.command()
-def replay(seed: Annotated[int, typer.Argument(min=0, help="A seed that `kifiya chaos simulate` named.")]) -> None:
+def replay(
+    seed: Annotated[int, typer.Argument(min=0, help="A seed that `kifiya chaos simulate` named.")],
+    *,
+    fallback: Annotated[bool, typer.Option("--fallback", help=FALLBACK)] = False,
+) -> None:
     """Live one life again and tell what happened in it, moment by moment."""
-    from ops.chaos.sim.many import quiet  # noqa: PLC0415 - heavy, and needed here only
+    from ops.chaos.sim import many  # noqa: PLC0415 - heavy, and needed here only
 
-    life = quiet(seed)
+    life = many.quiet_fallback(seed) if fallback else many.quiet(seed)
     for line in life.trace:
         typer.echo(line)
     for each in life.violations:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
 
 from ops.chaos.checker import Violation
+from ops.chaos.sim import fallback
 from ops.chaos.sim.world import Life, live
 
 CHUNK = 50
@@ -32,14 +33,32 @@ def one(seed: int) -> Told:
     return Told(seed, tuple(found.violations), len(found.evidence.arrivals) if found.evidence else 0, found.seconds)
 
 
+def one_of_fallback(seed: int) -> Told:
+    """Live one life of a lane that moves between Redis and PostgreSQL, without its logs."""
+    found = quiet_fallback(seed)
+    return Told(seed, tuple(found.violations), len(found.calls), found.seconds)
+
+
 def quiet(seed: int) -> Life:
     """Live one life with the product's logs off."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    _silence()
     return live(seed)
 
 
-def every(first: int, count: int, jobs: int = 0) -> Iterator[Told]:
+def quiet_fallback(seed: int) -> fallback.Life:
+    """As :func:`quiet`, of ``ops.chaos.sim.fallback``."""
+    _silence()
+    return fallback.live(seed)
+
+
+def _silence() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def every(
+    first: int, count: int, jobs: int = 0, *, of: Callable[[int], Told] = one, chunk: int = CHUNK
+) -> Iterator[Told]:
     """The lives of these seeds as they end, on ``jobs`` processes (0: one a core)."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs or os.cpu_count() or 1) as pool:
-        yield from pool.imap_unordered(one, range(first, first + count), CHUNK)
+        yield from pool.imap_unordered(of, range(first, first + count), chunk)
