@@ -23,7 +23,7 @@ class InvalidPulse(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first record of a topic's partition that is not finished, and when its payment was accepted, if known."""
+    """How many records of a topic's partition are finished, and when the first that is not was accepted, if known."""
 
     offset: int
     accepted_at_ms: int | None = None

@@ -47,9 +47,9 @@ class Heart:
         self._limiter = limiter
         self._ahead = ahead
         self._heads: dict[tuple[str, int], Head] = {}
-        self._open: dict[tuple[str, int], dict[int, Head]] = {}
-        self._after: dict[tuple[str, int], int] = {}
-        """How far what was finished reaches since some record is open."""
+        self._open: dict[tuple[str, int], dict[int, int | None]] = {}
+        self._reach: dict[tuple[str, int], int] = {}
+        """How far what was begun reaches since some record is open."""
         self._in_hand = 0
         self._beat = 0
 
@@ -59,23 +59,27 @@ class Heart:
     ) -> Iterator[None]:
         """Have this record, or those up to ``after``, in hand for the block; an exception leaves them unfinished.
 
-        Of several in hand the first unfinished one is the head.
+        Of several in hand the first unfinished one is the head, moved on by those that were finished behind it.
         """
         place = topic, partition
         opened = self._open.setdefault(place, {})
-        if not opened:
-            self._after[place] = 0
-        opened[offset] = Head(offset, accepted_at_ms)
-        self._heads[place] = opened[min(opened)]
+        self._reach[place] = max(self._reach[place] if opened else 0, offset + 1)
+        opened[offset] = accepted_at_ms
+        self._move(place)
         self._in_hand += 1
         try:
             yield
             opened.pop(offset, None)
-            self._after[place] = max(self._after[place], offset + 1 if after is None else after)
-            self._heads[place] = opened[min(opened)] if opened else Head(self._after[place])
+            self._reach[place] = max(self._reach[place], after or 0)
+            self._move(place)
         finally:
             opened.pop(offset, None)
             self._in_hand -= 1
+
+    def _move(self, place: tuple[str, int]) -> None:
+        opened = self._open[place]
+        oldest_ms = opened[min(opened)] if opened else None
+        self._heads[place] = Head(self._reach[place] - len(opened), oldest_ms)
 
     def word(self) -> Pulse:
         """What is told next."""

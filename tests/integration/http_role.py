@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,10 +115,17 @@ def environment(stack: Stack) -> dict[str, str]:
 
 async def key_of(database_url: str, merchant: str, *scopes: str) -> str:
     """A new key of this merchant in test mode; the merchant is made where it is missing. Raises asyncpg's errors."""
+    return (await keys_of(database_url, [merchant], *scopes))[0]
+
+
+async def keys_of(database_url: str, names: Iterable[str], *scopes: str) -> list[str]:
+    """The same for many."""
     async with merchants.connected(database_url) as db:
-        await merchants.add(db, merchant, Mode.TEST)
-        made = await merchants.create_key(db, PEPPER.encode(), merchant, scopes or api_key.SCOPES)
-    return made.key
+        found = []
+        for name in names:
+            await merchants.add(db, name, Mode.TEST)
+            found.append((await merchants.create_key(db, PEPPER.encode(), name, scopes or api_key.SCOPES)).key)
+    return found
 
 
 @asynccontextmanager
