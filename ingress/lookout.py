@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -43,6 +43,7 @@ class Lookout:
         self._groups: AIOKafkaAdminClient | None = None
         self._ends: dict[TopicPartition, int] = {}
         self._reported: Offsets = {}
+        self._routed: tuple[float, int] | None = None
         self._began: dict[str, dict[str, int]] = {}
 
     async def open(self) -> None:
@@ -74,8 +75,8 @@ class Lookout:
         await self.close()
         await self._ward.close()
 
-    async def look(self, wall_ms: int) -> dict[str, Sample]:
-        """Every lane as it is now. Raises KafkaError, TimeoutError."""
+    async def look(self, mark: Callable[[], None] = lambda: None) -> dict[str, Sample]:
+        """Every lane as it is now; ``mark`` is called as the ends are read. Raises KafkaError, TimeoutError."""
         async with asyncio.timeout(ANSWER_S):
             words = await self._ward.look()
             read = {topics.INTAKE_APP: [topics.COMMANDS], topics.DELAY_GROUP: list(self._tiers)}
@@ -83,11 +84,14 @@ class Lookout:
                 read[topics.dispatch_app(lane)] = [*lines, topics.due_topic(lane)]
             found = await asyncio.gather(*(self._committed(group, names) for group, names in read.items()))
             at = time.monotonic() - pulse.BEAT_S / 2  # so old is what the workers say, on the average
+            wall_ms = time.time_ns() // 1_000_000
+            mark()
             await self._look_at_ends()
         done = {part: offset for offsets in found for part, offset in offsets.items()}
         self.workers = {lane: words[pulse.dispatch(lane)] for lane in self._lanes}
         self.intake = words[pulse.INTAKE]
         arriving = sum(self._ends[part] - self._head(part, done, self.intake) for part in self._parts[topics.COMMANDS])
+        arriving = max(0.0, arriving - self._routed_since_the_beat(at))
         shares = self._shares("fresh", self._lanes)
         retried = self._shares("due", {lane: (topics.due_topic(lane),) for lane in self._lanes})
         waiting = {
@@ -98,6 +102,12 @@ class Lookout:
             lane: self._sample(lane, done, (at, wall_ms), arriving * shares[lane], _part(waiting, retried[lane]))
             for lane in self._lanes
         }
+
+    def _routed_since_the_beat(self, at: float) -> float:
+        """What intake has put into the lanes since it told how far it is: that is in their ends already."""
+        routed = sum(self._ends[part] for lines in self._lanes.values() for line in lines for part in self._parts[line])
+        (then, before), self._routed = self._routed or (at, routed), (at, routed)
+        return (routed - before) / (at - then) * pulse.BEAT_S / 2 if at > then else 0.0
 
     def _head(self, part: TopicPartition, done: Offsets, workers: Workers) -> int:
         return min(self._ends[part], max(done.get(part, 0), workers.head(part.topic, part.partition)))

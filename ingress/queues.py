@@ -69,8 +69,12 @@ class Queues:
             await self.lookout.end()
 
     async def _look(self, lookout: Lookout) -> None:
-        counted = {name: queue.counted() for name, queue in self.waiting.items()}
-        for name, sample in (await lookout.look(time.time_ns() // 1_000_000)).items():
+        counted: dict[str, list[list[int]]] = {}
+
+        def mark() -> None:
+            counted.update({name: queue.counted() for name, queue in self.waiting.items()})
+
+        for name, sample in (await lookout.look(mark)).items():
             self.waiting[name].observe(sample, counted[name])
             self._ahead[name] = lookout.intake.ahead(name)
 
