@@ -90,8 +90,8 @@ class Lookout:
         done = {part: offset for offsets in found for part, offset in offsets.items()}
         self.workers = {lane: words[pulse.dispatch(lane)] for lane in self._lanes}
         self.intake = words[pulse.INTAKE]
-        arriving = sum(self._ends[part] - self._head(part, done, self.intake) for part in self._parts[topics.COMMANDS])
-        arriving = max(0.0, arriving - self._routed_since_the_beat(at))
+        untold = sum(self._ends[part] - self._head(part, done, self.intake) for part in self._parts[topics.COMMANDS])
+        arriving = max(0.0, untold - self._routed_since_the_beat(at))
         shares = self._shares("fresh", self._lanes)
         retried = self._shares("due", {lane: (topics.due_topic(lane),) for lane in self._lanes})
         waiting = {
