@@ -34,7 +34,10 @@ async def _check(gateway: Gateway, ids: list[str], within_s: float = 90.0) -> No
     assert await gateway.most_calls_in_a_second() <= LIMIT
 
 
-@pytest.mark.parametrize("role", ["ingress", "intake", "dispatch", "delay", "sink"])
+@pytest.mark.parametrize(
+    "role",
+    ["intake", "dispatch", *(pytest.param(name, marks=pytest.mark.long) for name in ("ingress", "delay", "sink"))],
+)
 async def test_a_role_killed_under_load_loses_and_repeats_nothing(gateway: Gateway, role: str) -> None:
     loading = asyncio.create_task(_load(gateway, 200))
     for _ in range(2):
@@ -48,6 +51,7 @@ async def test_a_role_killed_under_load_loses_and_repeats_nothing(gateway: Gatew
     await _check(gateway, await loading)
 
 
+@pytest.mark.long
 async def test_retries_survive_a_killed_delay(gateway: Gateway) -> None:
     ids = [await gateway.create(payment_method="pm_503_twice") for _ in range(4)]  # too few to open the breaker
     await gateway.kill("delay")

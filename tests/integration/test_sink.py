@@ -220,7 +220,8 @@ async def test_a_dead_letter_is_stored_once_whatever_is_in_it(kafka: KafkaSettin
         assert not [found for found in await written(kafka) if found.letter.topic == topics.DEAD_LETTER]  # no circle
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("hung", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["killed", "hung"])
 async def test_postgresql_goes_and_comes_back_and_the_same_process_writes_on(kafka: KafkaSettings, how: str) -> None:
     parts = frozenset({"postgres"})
     async with local.running("embedded", parts=parts, overrides=False) as own:
