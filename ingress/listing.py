@@ -167,7 +167,7 @@ class Lists:
                 self._presence.lost(error)
                 self._drop_all()
             raise Away("no answer in time") from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self._presence.lost(error)
             self._drop_all()
             raise Away(type(error).__name__) from error
