@@ -12,7 +12,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 
-.PHONY: help install demo up check test test-kafka bench fuzz simulate mutants chaos chaos-long
+.PHONY: help install demo up check test test-kafka bench soak simulate mutants chaos chaos-long
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,8 +57,8 @@ test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench
 
-fuzz: install ## Ten thousand requests and more that schemathesis makes up, against what OpenAPI says
-	$(BIN)/python -m pytest -q -m soak tests/integration/test_api_fuzz.py
+soak: install ## Ten thousand made-up requests against OpenAPI, and queue places against the calls that came
+	$(BIN)/python -m pytest -q -m soak tests/integration
 
 simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses
 	@$(BIN)/kifiya chaos simulate --seeds 10000
@@ -71,6 +71,6 @@ chaos: install ## Attack a gateway of real processes on Apache Kafka, kill each 
 	@$(BIN)/kifiya chaos matrix
 	@$(BIN)/kifiya chaos run roles services network provider storm
 
-chaos-long: install ## The same for an hour, every action at every failpoint, ten lanes and hundreds of faults
+chaos-long: install ## The same at length: every action at every failpoint, ten lanes, more faults
 	@for action in kill raise pause; do $(BIN)/kifiya chaos matrix --action $$action; done
 	@$(BIN)/kifiya chaos run roles services network provider storm long

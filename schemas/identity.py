@@ -20,9 +20,8 @@ def _frame(*parts: str) -> bytes:
 
 def payment_id(merchant_id: str, idempotency_key: str) -> str:
     """The id of the payment that this merchant names with this key: UUIDv5 over the length-prefixed pair."""
-    digest = hashlib.sha1(NAMESPACE.bytes + _frame(merchant_id, idempotency_key), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]  # RFC 9562, section 4.1
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    digest = hashlib.sha1(NAMESPACE.bytes + _frame(merchant_id, idempotency_key), usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
 def fingerprint(  # noqa: PLR0913 - all that makes two creates the same

@@ -164,13 +164,11 @@ async def run(settings: StreamSettings) -> None:
             named = EVERY if admission.merchants is None else len(admission.merchants)
             return {"ready": not app.missing, "missing": app.missing, "kafka_merchants": named}
 
-        async with admin_server(settings.admin_host, settings.admin_port, health):
-            beside = [asyncio.create_task(each) for each in (sweep(), heart.beat(), *_watch(settings, app, share))]
-            try:
-                await faust_app.serve(app)
-            finally:
-                for task in beside:
-                    task.cancel()
+        async with (
+            admin_server(settings.admin_host, settings.admin_port, health),
+            faust_app.beside(app, sweep(), heart.beat(), *_watch(settings, app, share)),
+        ):
+            await faust_app.serve(app)
 
 
 def _watch(settings: StreamSettings, app: faust_app.App, share: Share) -> list[Coroutine[Any, Any, None]]:

@@ -92,12 +92,8 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
         )
         logger().info("dispatch starts", action="start", lane=lane)
         sweeping = _sweep(ledger, dispatcher.locks, settings.ledger_window_s)
-        beside = [asyncio.create_task(work) for work in (limiter.watch(), sweeping, heart.beat())]
-        try:
+        async with faust_app.beside(app, limiter.watch(), sweeping, heart.beat()):
             await faust_app.serve(app)
-        finally:
-            for task in beside:
-                task.cancel()
 
 
 async def _sweep(ledger: TableLedger, locks: Locks, window_s: float) -> None:

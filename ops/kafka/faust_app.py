@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +150,27 @@ def ack(event: Any) -> None:
 def crash(app: App, error: BaseException) -> None:
     """Stop the process with a failure: offsets in hand stay uncommitted and the records come back."""
     app.fail(error)
+
+
+@asynccontextmanager
+async def beside(app: App, *works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have these run beside the app for the block. An error in one of them, which none lets out, stops the process."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger().error("what runs beside the agents has failed", action="beside-failed", exc_info=error)
+            app.fail(error)
+
+    tasks = [asyncio.create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.remove_done_callback(ended)
+            task.cancel()
 
 
 async def serve(app: App) -> None:

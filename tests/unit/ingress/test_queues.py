@@ -149,14 +149,18 @@ def test_a_payment_of_a_lane_that_is_gone_is_told_without_a_place() -> None:
     assert orjson.loads(with_queue(b'{"a":1}', {"position": 1})) == {"a": 1, "queue": {"position": 1}}
 
 
-async def test_who_has_much_waiting_is_told_of_the_line_that_it_stands_in() -> None:
-    """Nobody else's thousand, further down, go before a merchant that sends its first; its own do, before its next."""
-    of = world()
+def two_thousand_in_the_last_line(of: Any) -> None:
     line, empty = Line((1005, 1005), (5, 5)), Line((5, 5), (5, 5))
     last = LEVEL_OF.index(3) + topics.queue_number(3, "shop")
     lines = tuple(line if number == last else empty for number in range(len(LEVEL_OF)))
     queue = of.queues.waiting["simulator"]
     queue.observe(Sample(time.monotonic(), time.time_ns() // 1_000_000, lines), queue.counted())
+
+
+async def test_who_has_much_waiting_is_told_of_the_line_that_it_stands_in() -> None:
+    """Nobody else's thousand, further down, go before a merchant that sends its first; its own do, before its next."""
+    of = world()
+    two_thousand_in_the_last_line(of)
     async with of.client() as client:
         assert (await post(client, "first")).json()["queue"]["position"] == 1
         of.queues._ahead["simulator"]["shop"] = 2000.0
@@ -167,11 +171,7 @@ async def test_who_has_much_waiting_is_told_of_the_line_that_it_stands_in() -> N
 async def test_a_payment_is_told_of_the_line_that_intake_has_put_it_in(level: int | None, position: int) -> None:
     """The first of a merchant's two thousand stands in the first line; where none is named, by what it has waiting."""
     of = world()
-    line, empty = Line((1005, 1005), (5, 5)), Line((5, 5), (5, 5))
-    last = LEVEL_OF.index(3) + topics.queue_number(3, "shop")
-    lines = tuple(line if number == last else empty for number in range(len(LEVEL_OF)))
-    queue = of.queues.waiting["simulator"]
-    queue.observe(Sample(time.monotonic(), time.time_ns() // 1_000_000, lines), queue.counted())
+    two_thousand_in_the_last_line(of)
     of.queues._ahead["simulator"]["shop"] = 2000.0
     now = dt.datetime.now(dt.UTC)
     of.payments.rows[ID] = row(state="PENDING", attempt=0, level=level, accepted_at=now)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
 
 from ops.chaos.sim import fallback
 from ops.chaos.sim.links import LogClient
@@ -22,15 +20,9 @@ SEEDS = 60
 MOST = 300
 """Lives within which each defect shows itself."""
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = structlog.get_config()["wrapper_class"]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(wrapper_class=before)
 
 
 def test_every_life_keeps_to_one_authority_and_the_limit_and_calls_again() -> None:
