@@ -10,6 +10,7 @@ from typing import Any, Final
 LANE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 
 SANDBOX: Final = "simulator"
+KEYLESS_SANDBOX: Final = "simulator-keyless"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Lane:
     @property
     def sandbox(self) -> bool:
         """Whether its provider is the simulator: for payments in test mode, and for those only."""
-        return self.provider == SANDBOX
+        return self.provider in {SANDBOX, KEYLESS_SANDBOX}
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -205,7 +205,8 @@ class Dispatcher:
                     await self._store_and_publish(task, origin, payment.expire(entry, self.now_ms()), found)
                 case Step.REVIEW:
                     await self.outbox.tell_first(task, found)
-                    after = payment.review(entry, "key-expired", self.now_ms(), replay_id=task.replay_id)
+                    reason = "key-expired" if self.rules.key_lifetime_ms is not None else "no-idempotency"
+                    after = payment.review(entry, reason, self.now_ms(), replay_id=task.replay_id)
                     await self._store_and_publish(task, origin, after, found)
             STEPS.labels(self.lane, step.value).inc()
             return True

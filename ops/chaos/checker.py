@@ -156,6 +156,19 @@ def charged_once(case: Case) -> Iterator[tuple[str, str]]:
             yield payment_id, f"called under {len(used)} idempotency keys"
 
 
+def asked_once(case: Case) -> Iterator[tuple[str, str]]:
+    """A provider that knows no keys gets a payment's request once, whatever it answered."""
+    keyless = {account for account, limit in case.evidence.limits.items() if not limit.keys}
+    posts = Counter(
+        arrival.payment_id
+        for arrival in case.evidence.arrivals
+        if arrival.method == "POST" and arrival.account in keyless
+    )
+    for payment_id, count in posts.items():
+        if count > 1:
+            yield payment_id, f"sent {count} times to a provider without keys"
+
+
 def books_agree(case: Case) -> Iterator[tuple[str, str]]:
     """What we call COMPLETED the provider has charged, with this amount and currency; what we call otherwise, not."""
     found = case.evidence
@@ -287,7 +300,7 @@ def in_time(case: Case) -> Iterator[tuple[str, str]]:
 
 
 PROMISES: Final[tuple[Callable[[Case], Iterable[tuple[str, str]]], ...]] = (
-    nothing_lost, one_story, versions_rise, charged_once, books_agree, as_asked, limit_kept, intended_first,
+    nothing_lost, one_story, versions_rise, charged_once, asked_once, books_agree, as_asked, limit_kept, intended_first,
     bad_input_told, conserved, no_card_numbers, in_time,
 )  # fmt: skip
 

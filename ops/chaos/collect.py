@@ -21,6 +21,7 @@ from ops.chaos.rig import Rig
 from ops.chaos.wishes import CARDS
 from ops.kafka.reading import partition_counts, present
 from schemas import codec, topics
+from schemas.lanes import KEYLESS_SANDBOX
 from schemas.records import DeadLetter, PaymentEvent, PaymentResult, State
 
 REHOMED: Final = "rehomed-from"
@@ -65,7 +66,10 @@ async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
         asked=asked.at_home(asked.asked(history.read(_files(rig.folder, "client-*"))), told.moved),
         arrivals=arrivals, charges=charges, events=told.events, results=told.results, rows=rows, letters=told.letters,
         stored_letters=stored, wall_ns=time.time_ns() - time.monotonic_ns(), healed_ns=max(heals, default=0),
-        limits={name: Limit(lane.limit, lane.window_ms * 1_000_000) for name, lane in rig.case.lanes.items()},
+        limits={
+            name: Limit(lane.limit, lane.window_ms * 1_000_000, keys=lane.provider != KEYLESS_SANDBOX)
+            for name, lane in rig.case.lanes.items()
+        },
         leaks=sorted(set(leaks)), blind=blind(faults), grace_ns=grace_ns,
     )  # fmt: skip
 
@@ -153,7 +157,8 @@ def _provider(rig: Rig) -> tuple[list[Arrival], list[Charge]]:
             raise ValueError(f"the log of {lane}'s provider is full: a shorter case, please")
         (rig.folder / f"provider-{lane}.json").write_text(json.dumps(found))
         for seen in found["requests"]:
-            key = seen["key"] or seen["path"].rpartition("/")[2]
+            asked = seen["path"].rpartition("/")[2] if seen["method"] == "GET" else ""
+            key = seen["key"] or asked or seen["reference"] or ""
             arrivals.append(Arrival(seen["arrived_ns"], lane, seen["method"], key, seen["reference"] or key))
         charges += [
             Charge(

@@ -97,10 +97,11 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one provider account allows: calls in any window."""
+    """What one provider account allows: calls in any window; ``keys``: whether a second request under a key is safe."""
 
     calls: int
     window_ns: int = 1_000_000_000
+    keys: bool = True
 
 
 GRACE_NS: Final = 60 * 1_000_000_000

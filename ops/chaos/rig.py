@@ -28,7 +28,7 @@ from ops.local.ports import free_port
 from ops.local.stack import Stack, running
 from schemas import topics
 from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
-from schemas.lanes import Lane
+from schemas.lanes import KEYLESS_SANDBOX, Lane
 
 TIERS: Final = "1s,2s,5s"
 """Chaos caps retries at 8 s, so that what is late is late for another reason."""
@@ -162,10 +162,11 @@ async def _merchants(rig: Rig) -> None:
 async def _simulator(rig: Rig, name: str, lane: Lane) -> AsyncIterator[None]:
     port = free_port()
     url = rig.simulators[name] = f"http://127.0.0.1:{port}"
+    options = ["--keyless"] if lane.provider == KEYLESS_SANDBOX else []
+    options += ["--port", str(port), "--limit", str(lane.limit), "--window-ms", str(lane.window_ms)]
     role = Role(
-        f"simulator-{name}",
-        _python("ops.simulator", "--port", str(port), "--limit", str(lane.limit), "--window-ms", str(lane.window_ms)),
-        f"{url}/healthz", {}, rig.folder / f"simulator-{name}.log",
+        f"simulator-{name}", _python("ops.simulator", *options), f"{url}/healthz", {},
+        rig.folder / f"simulator-{name}.log",
     )  # fmt: skip
     role.start()
     try:

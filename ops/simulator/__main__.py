@@ -15,7 +15,7 @@ from ops.telemetry import configure_logging, logger
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    provider = Provider(arguments.limit, arguments.window_ms * 1_000_000, time.monotonic_ns)
+    provider = Provider(arguments.limit, arguments.window_ms * 1_000_000, time.monotonic_ns, keyless=arguments.keyless)
     runner = web.ServerRunner(
         Simulator(provider, arguments.latency_ms / 1000).server(), access_log=None, shutdown_timeout=1
     )
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2, help="requests allowed in any window")
     parser.add_argument("--window-ms", type=int, default=1000)
     parser.add_argument("--latency-ms", type=int, default=0, help="added to every answer")
+    parser.add_argument("--keyless", action="store_true", help="know no idempotency keys: each POST charges anew")
     arguments = parser.parse_args()
     if arguments.limit < 1 or arguments.window_ms < 1 or arguments.latency_ms < 0:
         parser.error("--limit and --window-ms must be positive, --latency-ms not negative")

@@ -42,14 +42,20 @@ class Charge:
 
 @dataclass(slots=True)
 class Provider:
-    """Charges are idempotent by key: the same key and body give the same charge, another body is refused."""
+    """Charges are idempotent by key: the same key and body give the same charge, another body is refused.
+
+    ``keyless``: it knows no keys, each request charges anew, and charges are found by their reference.
+    """
 
     limit: int
     window_ns: int
     clock: Callable[[], int]
+    keyless: bool = False
     log: list[Observed] = field(default_factory=list)
     dropped: int = 0
     charges: dict[str, Charge] = field(default_factory=dict)
+    repeated: list[Charge] = field(default_factory=list)
+    """Where there are no keys: charges beyond the first one of a reference."""
     bodies: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     in_use: set[str] = field(default_factory=set)
@@ -72,11 +78,12 @@ class Provider:
         return max(0.001, (first + self.window_ns - arrived_ns) / 1e9) if over else None
 
     def book(self, key: str, fields: dict[str, Any], *, status: str, reason: str | None = None) -> Charge:
-        """Charge (or decline) once per key."""
+        """Charge (or decline) once per key, or each time where there are none."""
         found = self.charges.get(key)
-        if found is None:
-            found = Charge(
-                id="ch_" + hashlib.sha256(key.encode()).hexdigest()[:24],
+        if found is None or self.keyless:
+            again = f"{key}#{len(self.repeated) + 1}" if found else key
+            charge = Charge(
+                id="ch_" + hashlib.sha256(again.encode()).hexdigest()[:24],
                 status=status,
                 reason=reason,
                 reference=fields["reference"],
@@ -85,7 +92,11 @@ class Provider:
                 merchant_id=fields["merchant_id"],
                 key=key,
             )
-            self.charges[key] = found
+            if found is not None:
+                self.repeated.append(charge)
+            else:
+                self.charges[key] = charge
+            return charge
         return found
 
     def dump(self) -> dict[str, Any]:
@@ -95,5 +106,5 @@ class Provider:
             "window_ns": self.window_ns,
             "requests": [asdict(seen) for seen in self.log],
             "dropped": self.dropped,
-            "charges": [asdict(charge) for charge in self.charges.values()],
+            "charges": [asdict(charge) for charge in (*self.charges.values(), *self.repeated)],
         }

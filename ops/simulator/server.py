@@ -119,10 +119,12 @@ class Simulator:
         return web.json_response(_shown(charge))
 
     async def _create(self, request: web.BaseRequest, seen: Observed, body: bytes) -> web.StreamResponse:
-        if seen.key is None or not _KEY.fullmatch(seen.key):
+        if not self._provider.keyless and (seen.key is None or not _KEY.fullmatch(seen.key)):
             raise Refusal(400, "Idempotency-Key must be 1 to 255 visible ASCII characters")
         fields = _fields(body)
         seen.reference, seen.amount_minor = fields["reference"], fields["amount_minor"]
+        if self._provider.keyless or seen.key is None:
+            return await self._act(request, fields["reference"], fields)
         if self._provider.bodies.setdefault(seen.key, seen.body_sha256) != seen.body_sha256:
             raise Refusal(422, "the key was used with another body")
         if seen.key in self._provider.in_use:

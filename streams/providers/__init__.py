@@ -7,11 +7,14 @@ from typing import Final
 
 from schemas.lanes import Lane
 from streams.providers.port import Outcome, OutcomeKind, Provider
-from streams.providers.simulator import SimulatorProvider
+from streams.providers.simulator import KeylessSimulatorProvider, SimulatorProvider
 
 __all__ = ["PROVIDERS", "Outcome", "OutcomeKind", "Provider", "open_provider"]
 
-PROVIDERS: Final[dict[str, Callable[[Lane], Provider]]] = {"simulator": SimulatorProvider}
+PROVIDERS: Final[dict[str, Callable[[Lane], Provider]]] = {
+    "simulator": SimulatorProvider,
+    "simulator-keyless": KeylessSimulatorProvider,
+}
 
 
 def open_provider(lane: Lane) -> Provider:

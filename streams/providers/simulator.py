@@ -80,7 +80,7 @@ class SimulatorProvider:
         request = self._client.build_request(
             "POST",
             "/v1/charges",
-            headers={"Idempotency-Key": idempotency_key, **trace.outgoing()},
+            headers={**self._named(idempotency_key), **trace.outgoing()},
             json={
                 "reference": task.payment_id,
                 "amount_minor": task.amount_minor,
@@ -90,6 +90,9 @@ class SimulatorProvider:
             },
         )
         return await self._send(request, task, before_write)
+
+    def _named(self, idempotency_key: str) -> dict[str, str]:
+        return {"Idempotency-Key": idempotency_key}
 
     async def status(self, task: PaymentTask, *, idempotency_key: str, before_write: BeforeWrite) -> Outcome:
         """GET /v1/charges/{key}; see the port."""
@@ -122,6 +125,19 @@ class SimulatorProvider:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, _AnswerTooLarge) as error:
             return failure(error, sent=sent)
         return answer(response.status_code, response.headers, body, task, asked=asked)
+
+
+class KeylessSimulatorProvider(SimulatorProvider):
+    """The simulator started with ``--keyless``: each request charges anew; a charge is found by its reference.
+
+    So a payment's request is sent once, whatever the answer; then it is asked for, and where it is absent a person
+    decides. Our idempotency key is the reference.
+    """
+
+    key_lifetime_s: float | None = None
+
+    def _named(self, idempotency_key: str) -> dict[str, str]:  # noqa: ARG002 - there are none
+        return {}
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

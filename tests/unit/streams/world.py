@@ -131,10 +131,11 @@ class World:
         self.parts = Parts()
         for key, value in self.changelog.items():
             self.parts.put(ORIGIN.partition, key, value)
+        lifetime_s = provider.key_lifetime_s
         return Dispatcher(
             lane="simulator",
             tiers=TIERS,
-            rules=Rules(max_attempts=3, key_lifetime_ms=60_000),
+            rules=Rules(max_attempts=3, key_lifetime_ms=None if lifetime_s is None else int(lifetime_s * 1000)),
             ledger=TableLedger(self),
             outbox=Outbox("simulator", self.publish, wall_ms),
             limiter=FreeLimiter(),

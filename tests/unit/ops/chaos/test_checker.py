@@ -89,6 +89,10 @@ def a_new_key_on_a_retry(run: Run) -> None:
     run.arrivals[at] = replace(run.arrivals[at], key="p10-again")
 
 
+def two_requests_to_a_provider_without_keys(run: Run) -> None:
+    run.keys = False
+
+
 def completed_and_not_charged(run: Run) -> None:
     run.charges = [each for each in run.charges if each.payment_id != "p0"]
 
@@ -214,6 +218,7 @@ def it_takes_too_long(run: Run) -> None:
         (a_final_state_is_left, {"versions-rise", "nothing-lost", "one-story", "conserved"}),
         (a_second_charge, {"charged-once"}),
         (a_new_key_on_a_retry, {"charged-once"}),
+        (two_requests_to_a_provider_without_keys, {"asked-once"}),
         (completed_and_not_charged, {"books-agree"}),
         (failed_and_charged, {"books-agree"}),
         (another_amount_is_charged, {"books-agree"}),

@@ -52,11 +52,12 @@ class Run:
     leaks: list[str] = field(default_factory=list)
     blind: list[tuple[int, int]] = field(default_factory=list)
     healed_ns: int = 100 * S
+    keys: bool = True
 
     def evidence(self) -> Evidence:
         return Evidence(
             asked=self.asked, arrivals=self.arrivals, charges=self.charges, events=self.events, results=self.results,
-            rows=self.rows, letters=self.letters, stored_letters=self.stored, limits={LANE: Limit(2)},
+            rows=self.rows, letters=self.letters, stored_letters=self.stored, limits={LANE: Limit(2, keys=self.keys)},
             wall_ns=WALL_NS, healed_ns=self.healed_ns, leaks=self.leaks, blind=self.blind,
         )  # fmt: skip
 

@@ -1,0 +1,75 @@
+"""A provider that knows no idempotency keys charges as often as it is asked, and finds a charge by its reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from ops.simulator.provider import Provider
+from ops.simulator.server import Simulator
+from schemas.lanes import KEYLESS_SANDBOX, Lane
+from schemas.records import PaymentTask, TaskKind
+from streams.providers import Outcome, OutcomeKind, open_provider
+from streams.providers import Provider as Port
+
+TASK = PaymentTask(
+    kind=TaskKind.CREATE,
+    payment_id="107c45ba-7681-56a0-b5fb-19153d5aa05e",
+    merchant_id="shop",
+    idempotency_key="order-1",
+    fingerprint="f1",
+    amount_minor=100,
+    currency="USD",
+    payment_method="pm_approve",
+    lane="bank",
+    accepted_at_ms=0,
+)
+
+
+@asynccontextmanager
+async def asked(provider: Provider) -> AsyncIterator[Port]:
+    runner = web.ServerRunner(Simulator(provider, 0).server())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with open_provider(Lane(name="bank", provider=KEYLESS_SANDBOX, url=url)) as adapter:
+            yield adapter
+    finally:
+        await runner.cleanup()
+
+
+async def at_once() -> None:
+    """The slot has begun."""
+
+
+async def charge(adapter: Port) -> Outcome:
+    return await adapter.charge(TASK, idempotency_key=TASK.payment_id, before_write=at_once)
+
+
+async def status(adapter: Port) -> Outcome:
+    return await adapter.status(TASK, idempotency_key=TASK.payment_id, before_write=at_once)
+
+
+async def test_each_request_is_a_charge_of_its_own() -> None:
+    provider = Provider(10, 1_000_000_000, time.monotonic_ns, keyless=True)
+    async with asked(provider) as adapter:
+        assert adapter.key_lifetime_s is None
+        assert (await status(adapter)).kind is OutcomeKind.ABSENT
+        first, second = await charge(adapter), await charge(adapter)
+        found = await status(adapter)
+    assert (first.kind, second.kind, found.kind) == (OutcomeKind.APPROVED,) * 3
+    assert first.provider_charge_id == found.provider_charge_id != second.provider_charge_id
+    assert [each["reference"] for each in provider.dump()["charges"]] == [TASK.payment_id] * 2
+    assert {seen.key for seen in provider.log} == {None}
+
+
+@pytest.mark.parametrize("provider", ["simulator", KEYLESS_SANDBOX])
+def test_both_are_sandboxes(provider: str) -> None:
+    assert Lane(name="bank", provider=provider).sandbox
+    assert not Lane(name="bank", provider="a-real-one").sandbox
