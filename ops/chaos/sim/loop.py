@@ -64,6 +64,9 @@ class _Handle(asyncio.Handle):
 class _TimerHandle(asyncio.TimerHandle):
     __slots__ = ()
 
+    def __lt__(self, other: asyncio.TimerHandle) -> bool:
+        return self._when < other._when  # type: ignore[attr-defined,no-any-return]
+
     def _run(self) -> None:
         if _may_run(self):
             super()._run()
@@ -84,10 +87,7 @@ def _may_run(handle: Any) -> bool:
 
 
 class _Nothing(selectors.BaseSelector):
-    """Waits for nothing: lets the time pass instead."""
-
-    def __init__(self) -> None:
-        self.loop: Loop | None = None
+    """Nobody is waited for."""
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return selectors.SelectorKey(fileobj, 0, events, data)
@@ -98,11 +98,7 @@ class _Nothing(selectors.BaseSelector):
     def get_map(self) -> Any:
         return {}
 
-    def select(self, timeout: float | None = None) -> list[Any]:
-        assert self.loop is not None  # noqa: S101 - for the type checker
-        if timeout is None:
-            raise Deadlock
-        self.loop.now += max(0.0, timeout)
+    def select(self, timeout: float | None = None) -> list[Any]:  # noqa: ARG002 - as the base has it
         return []
 
 
@@ -113,10 +109,7 @@ class Loop(asyncio.SelectorEventLoop):
     over = False
 
     def __init__(self) -> None:
-        selector = _Nothing()
-        selector.loop = self
-        super().__init__(selector)
-        self._clock_resolution = 1e-9
+        super().__init__(_Nothing())
         self._world: Context = Context()
         self._tasks: list[asyncio.Task[Any]] = []
         self.dropped: list[asyncio.Handle] = []
@@ -137,6 +130,22 @@ class Loop(asyncio.SelectorEventLoop):
             self._tasks.clear()
             self._ready.clear()  # type: ignore[attr-defined]
             self._scheduled.clear()  # type: ignore[attr-defined]
+
+    def _run_once(self) -> None:
+        """One round, as asyncio's own, but time passes instead of being waited for. Raises Deadlock."""
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:  # noqa: SLF001 - as asyncio does
+                heapq.heappop(scheduled)
+            if not scheduled:
+                raise Deadlock
+            self.now = max(self.now, scheduled[0]._when)  # noqa: SLF001 - as asyncio does
+        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001 - as asyncio does
+            ready.append(heapq.heappop(scheduled))
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:  # noqa: SLF001 - as asyncio does
+                handle._run()  # noqa: SLF001 - as asyncio does
 
     def _remembered(self, loop: Any, work: Any, **more: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
