@@ -49,6 +49,7 @@ class Pair:
             ]
             address = urlsplit(self._stack.redis_url)
             await first.config_set("repl-diskless-sync-delay", 0)
+            await second.config_set("repl-diskless-load", "swapdb")  # a file of it would be there after a kill
             await second.config_set("masterauth", address.password or "")
             await second.replicaof(address.hostname, address.port)
             async with asyncio.timeout(SYNC_S):
