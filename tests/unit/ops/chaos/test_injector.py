@@ -85,7 +85,7 @@ async def test_one_node_comes_back_before_another_falls_and_each_can_be_named(tm
 
 
 async def test_which_node_falls_is_the_seeds_and_told(tmp_path: Path) -> None:
-    found = []
+    found: list[list[str]] = []
     for seed in (1, 1, 2, 3, 4):
         folder = tmp_path / str(len(found))
         folder.mkdir()
@@ -167,10 +167,12 @@ async def test_a_service_that_is_slow_to_serve_is_not_started_twice() -> None:
     """Its first start did not serve in time, and runs still: it is waited for, not started beside itself."""
 
     class Slow:
-        name, pid, starts, looks = "kafka-1", None, 0, 0
+        name = "kafka-1"
+        pid: int | None = None
+        starts = looks = 0
 
         async def restart(self) -> None:
-            self.pid, self.starts = 7, self.starts + 1  # type: ignore[assignment]
+            self.pid, self.starts = 7, self.starts + 1
             raise StartError("kafka-1 did not answer within 30 s")
 
         async def ready(self) -> None:

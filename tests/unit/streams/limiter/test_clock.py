@@ -80,7 +80,7 @@ def test_slots_before_and_after_a_jump_that_passes_unseen_stay_a_window_apart(
     slot_us = readings[0].store_us + int(ahead_s * 1e6)
     first = permit_for(slot_us, readings[0], GUARD_S)
     second = permit_for(slot_us + int((window_s + GUARD_S) * 1e6), readings[1], GUARD_S)
-    assume(first is not None and second is not None and not jumped(*readings, GUARD_S))
+    assume(first is not None and second is not None and not jumped(readings[0], readings[1], GUARD_S))
     assert first is not None
     assert second is not None
     assert second.opens_at - first.closes_at >= window_s + GUARD_S / 4 - 1e-5
