@@ -69,8 +69,8 @@ mutants: install ## Deliberate defects of the product, one at a time in a copy o
 
 chaos: install ## Attack a gateway of real processes on Apache Kafka, kill each role at each failpoint, print the ledger
 	@$(BIN)/kifiya chaos matrix
-	@$(BIN)/kifiya chaos run roles services network provider storm
+	@$(BIN)/kifiya chaos run roles services network provider storm cluster clocks
 
 chaos-long: install ## The same at length: every action at every failpoint, ten lanes, more faults
 	@for action in kill raise pause; do $(BIN)/kifiya chaos matrix --action $$action; done
-	@$(BIN)/kifiya chaos run roles services network provider storm long
+	@$(BIN)/kifiya chaos run roles services network provider storm cluster clocks long

@@ -1,5 +1,6 @@
 -- Claim an idempotency key for one publish, or tell what became of the key's first request. One round trip.
--- KEYS[1] payment:{payment_id}   ARGV[1] fingerprint   ARGV[2] lease, milliseconds; 0 only looks   ARGV[3] remember, milliseconds
+-- KEYS[1] payment:{payment_id}   ARGV[1] fingerprint   ARGV[2] lease, milliseconds   ARGV[3] remember, milliseconds
+-- ARGV[4] 1: only look
 -- Answers {'new', until}: publish now, the claim is known by until;
 --         {'busy', ms}: another request is publishing for ms more;
 --         {'conflict'}: the key belongs to another body; {'published', document}.
@@ -14,11 +15,12 @@ if found[1] then
     return {'published', found[4]}
   end
   local left_ms = tonumber(found[3] or '0') - now_ms
-  if left_ms > 0 then
+  -- More than a lease is left where this clock was set back since; nobody waits for that.
+  if left_ms > 0 and left_ms <= tonumber(ARGV[2]) then
     return {'busy', left_ms}
   end
 end
-if ARGV[2] == '0' then
+if ARGV[4] == '1' then
   return {'new', 0}
 end
 local until_ms = now_ms + ARGV[2]

@@ -27,6 +27,10 @@ class Actor(Protocol):
     """What a fault may take hold of."""
 
     @property
+    def name(self) -> str:
+        """As the history tells it."""
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs."""
 
@@ -61,6 +65,11 @@ class Service:
     child: Child
 
     @property
+    def name(self) -> str:
+        """As the history tells it."""
+        return self.child.name
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self.child.pid
@@ -74,7 +83,7 @@ class Service:
         end = time.monotonic() + START_S
         while True:
             try:
-                await self.child.restart()
+                await (self.child.restart() if self.child.pid is None else self.child.ready())
             except StartError:
                 if time.monotonic() > end:
                     raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,8 @@ class Deed(StrEnum):
     TERM = "term"
     FLUSH = "flush"
     SCRIPT_FLUSH = "script-flush"
+    FAILOVER = "failover"
+    CLOCK = "clock"
     LATENCY = "latency"
     RESET = "reset"
     STALL = "stall"
@@ -45,17 +47,23 @@ class Deed(StrEnum):
 ROLES: Final = ("ingress", "intake", "dispatch", "delay", "sink")
 SERVICES: Final = ("kafka", "redis", "postgres")
 LINKS: Final = (*SERVICES, "provider")
+NODES: Final = (1, 3)
+"""How many nodes Kafka may have: of two none may be missing."""
 PROCESS: Final = frozenset({Deed.KILL, Deed.STOP, Deed.TERM})
-REDIS_ONLY: Final = frozenset({Deed.FLUSH, Deed.SCRIPT_FLUSH})
+REDIS_ONLY: Final = frozenset({Deed.FLUSH, Deed.SCRIPT_FLUSH, Deed.FAILOVER})
 NETWORK: Final = frozenset({Deed.LATENCY, Deed.RESET, Deed.STALL, Deed.BLACKHOLE, Deed.DROP_ANSWERS})
+FURTHEST_MS: Final = 3_600_000
+"""How far a clock may jump: Kafka takes no record from further ahead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One deed, once at each moment of ``at_s`` or, drawn by the seed, every so many seconds.
 
-    ``what`` is a role, a service or, for a deed to the network, the link that leads to one. ``for_s`` is how long it
-    lasts; what was killed is started again after that. ``ms``: a latency, half of it jitter.
+    ``what`` is a role, a service, one node of Kafka (``kafka-2``) or, for a deed to the network, the link that leads
+    there. ``for_s`` is how long it lasts; what was killed is started again after that, a clock is set right; a Redis
+    serves on so long, alone, before its stale standby takes over. ``ms``: a latency, half of it jitter; or how far a
+    wall clock jumps ahead, negative: back.
     """
 
     do: Deed
@@ -90,18 +98,29 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """All of one run. ``settings`` go to every role; ``workers`` says how many processes a role has, where not one."""
+    """All of one run. ``settings`` go to every role; ``workers`` says how many processes a role has, where not one.
+
+    ``accepts_within_s``: while the load lasts, so long at most passes between two creates that HTTP accepts; 0: however
+    long.
+    """
 
     name: str
     purpose: str
     seed: int = 1
     duration_s: float = 60.0
     stack: Literal["apache", "embedded"] = "apache"
+    kafka_nodes: int = 1
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     workload: Workload = field(default_factory=Workload)
     faults: tuple[Fault, ...] = ()
     workers: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    accepts_within_s: float = 0.0
+
+    @property
+    def nodes(self) -> list[str]:
+        """Kafka's nodes by name, where it has several."""
+        return [f"kafka-{number}" for number in range(1, self.kafka_nodes + 1)] if self.kafka_nodes > 1 else []
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,6 +130,11 @@ class Due:
     at_s: float
     number: int
     fault: Fault = field(compare=False)
+
+
+def aims_at(what: str, name: str) -> bool:
+    """Whether a fault of this target may take the process of this name: all lanes' dispatch, all nodes of Kafka."""
+    return name.partition("#")[0] == what or name.startswith(f"{what}-")
 
 
 def schedule(case: Case) -> list[Due]:
@@ -216,15 +240,39 @@ def _fault(raw: Any, where: str) -> Fault:
     return found
 
 
-def _targets(deed: Deed, lanes: Iterable[str]) -> set[str]:
+def _targets(deed: Deed, case: Case) -> set[str]:
     """What a deed may be done to."""
+    roles = {*ROLES, *(f"dispatch-{lane}" for lane in case.lanes)}
     if deed in PROCESS:
-        return {*ROLES, *SERVICES, *(f"dispatch-{lane}" for lane in lanes)}
+        return {*roles, *SERVICES, *case.nodes}
     if deed in REDIS_ONLY:
         return {"redis"}
+    if deed is Deed.CLOCK:
+        return {*roles, "redis"}
     if deed is Deed.STALL:  # requests that a network holds, then delivers all at once, no caller keeps apart
-        return set(SERVICES)
-    return set(LINKS)
+        return {*SERVICES, *case.nodes}
+    return {*LINKS, *case.nodes}
+
+
+def _check_ms(fault: Fault, where: str) -> None:
+    if not isinstance(fault.ms, int) or isinstance(fault.ms, bool):
+        raise BadCase(f"{where}.ms: must be a whole number of milliseconds")
+    if fault.do is Deed.CLOCK:
+        if not 0 < abs(fault.ms) <= FURTHEST_MS:
+            raise BadCase(f"{where}.ms: a clock jumps by 1 to {FURTHEST_MS} ms, ahead or (negative) back")
+    elif fault.ms < 0:
+        raise BadCase(f"{where}.ms: only a clock goes back")
+
+
+def _check_stack(case: Case) -> None:
+    if case.stack not in {"apache", "embedded"}:
+        raise BadCase("stack: must be apache or embedded")
+    if case.kafka_nodes not in NODES:
+        raise BadCase(f"kafka_nodes: must be {' or '.join(map(str, NODES))}")
+    if case.stack == "embedded" and case.kafka_nodes > 1:
+        raise BadCase("kafka_nodes: the embedded broker is one")
+    if case.stack == "embedded" and case.workload.transactions:
+        raise BadCase("workload.transactions: the embedded broker knows none")
 
 
 def _check(case: Case) -> None:
@@ -232,16 +280,16 @@ def _check(case: Case) -> None:
         raise BadCase("name, purpose: must say something")
     if not 0 < case.duration_s <= LONGEST_S:
         raise BadCase(f"duration_s: must be more than 0 and {LONGEST_S:g} at most")
-    if case.stack not in {"apache", "embedded"}:
-        raise BadCase("stack: must be apache or embedded")
+    if not 0 <= case.accepts_within_s <= LONGEST_S:
+        raise BadCase(f"accepts_within_s: must be seconds, {LONGEST_S:g} at most")
+    _check_stack(case)
     for place, fault in enumerate(case.faults):
-        targets = _targets(fault.do, case.lanes)
+        targets = _targets(fault.do, case)
+        _check_ms(fault, f"faults.{place}")
         if fault.what not in targets:
             raise BadCase(f"faults.{place}.what: {fault.do} takes one of {', '.join(sorted(targets))}")
         if case.stack == "embedded" and (fault.what == "kafka" and (fault.do is not Deed.STOP or fault.do in NETWORK)):
             raise BadCase(f"faults.{place}: the embedded broker forgets all when it dies, and has no proxy")
-    if case.stack == "embedded" and case.workload.transactions:
-        raise BadCase("workload.transactions: the embedded broker knows none")
     if unknown := set(case.workers) - {*ROLES, *(f"dispatch-{lane}" for lane in case.lanes)}:
         raise BadCase(f"workers: {min(unknown)} is no role")
     schedule(case)

@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ops.chaos.evidence import Answer, Asked, Evidence, Origin, Via
+from ops.chaos.evidence import CLOCKS_NS, MS, Answer, Asked, Evidence, Origin, Via
 from ops.verify import windows
 from schemas.records import FINAL, EventType, PaymentEvent, State
 
-MS: Final = 1_000_000
-CLOCKS_MS: Final = 5
-"""How far two readings of this machine's clocks may be apart: wall clocks are read in milliseconds."""
 CONFLICT: Final = "idempotency-conflict"
 DEFECT: Final = "internal-error"
 """A stage that fails after it has told one reason adds this one."""
@@ -227,12 +224,13 @@ def intended_first(case: Case) -> Iterator[tuple[str, str]]:
     """Each call was announced, durably, before it was made: the n-th arrival has n intents before it."""
     arrivals: dict[str, list[int]] = defaultdict(list)
     for arrival in case.evidence.arrivals:
-        arrivals[arrival.payment_id].append((arrival.at_ns + case.evidence.wall_ns) // MS)
+        arrivals[arrival.payment_id].append(arrival.at_ns)
     for payment_id, moments in arrivals.items():
-        intents = sorted({event.version: event.at_ms for event in case.events.get(payment_id, [])
-                          if event.type is EventType.CALL_INTENDED}.values())  # fmt: skip
-        for number, at_ms in enumerate(sorted(moments), 1):
-            if sum(1 for intent in intents if intent <= at_ms + CLOCKS_MS) < number:
+        told = {event.version: event.at_ms for event in case.events.get(payment_id, [])
+                if event.type is EventType.CALL_INTENDED}.values()  # fmt: skip
+        intents = [min(case.evidence.moments(at_ms)) for at_ms in told]
+        for number, at_ns in enumerate(sorted(moments), 1):
+            if sum(1 for intent in intents if intent <= at_ns + CLOCKS_NS) < number:
                 yield payment_id, f"call {number} has no intent before it"
                 break
 
@@ -289,7 +287,7 @@ def in_time(case: Case) -> Iterator[tuple[str, str]]:
             event for event in case.events.get(payment_id, []) if event.state in FINAL or event.state is State.REVIEW
         ]
         if done:
-            ends[payment_id] = min(event.at_ms for event in done) * MS - found.wall_ns
+            ends[payment_id] = min(min(found.moments(event.at_ms)) for event in done)
             lanes[payment_id] = done[0].lane
     for account, limit in found.limits.items():
         late = [payment_id for payment_id, at in ends.items() if lanes[payment_id] == account and at > found.healed_ns]
@@ -299,9 +297,24 @@ def in_time(case: Case) -> Iterator[tuple[str, str]]:
                 yield payment_id, f"ended {after / 1e9:.1f} s after the last heal, {allowed_ns / 1e9:.1f} s are allowed"
 
 
+def goes_on_accepting(case: Case) -> Iterator[tuple[str, str]]:
+    """Where the case says so: from one create that HTTP takes to the next no longer than that, whatever is attacked."""
+    within_ns = case.evidence.accepts_within_ns
+    if not within_ns:
+        return
+    asked = [each for all_of in case.creates.values() for each in all_of if each.via is Via.HTTP]
+    since = min((each.answered_ns for each in asked), default=0)
+    for each in sorted(asked, key=lambda each: each.answered_ns):
+        late = each.answered_ns - since > within_ns
+        if late:
+            yield each.payment_id, f"no create was taken for {(each.answered_ns - since) / 1e9:.1f} s"
+        if late or each.answer in {Answer.ACCEPTED, Answer.REPEATED}:
+            since = each.answered_ns
+
+
 PROMISES: Final[tuple[Callable[[Case], Iterable[tuple[str, str]]], ...]] = (
     nothing_lost, one_story, versions_rise, charged_once, asked_once, books_agree, as_asked, limit_kept, intended_first,
-    bad_input_told, conserved, no_card_numbers, in_time,
+    bad_input_told, conserved, no_card_numbers, in_time, goes_on_accepting,
 )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ import asyncpg
 import redis.asyncio as redis
 
 from ops.chaos import asked, history
-from ops.chaos.evidence import GRACE_NS, Arrival, Charge, Evidence, Letter, Limit, Origin, Told
+from ops.chaos.case import Deed
+from ops.chaos.evidence import GRACE_NS, MS, Arrival, Charge, Evidence, Letter, Limit, Origin, Skew, Told
 from ops.chaos.history import Entry, Kind
 from ops.chaos.rig import Rig
 from ops.chaos.wishes import CARDS
@@ -67,25 +68,44 @@ async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
         arrivals=arrivals, charges=charges, events=told.events, results=told.results, rows=rows, letters=told.letters,
         stored_letters=stored, wall_ns=time.time_ns() - time.monotonic_ns(), healed_ns=max(heals, default=0),
         limits={
-            name: Limit(lane.limit, lane.window_ms * 1_000_000, keys=lane.provider != KEYLESS_SANDBOX)
+            name: Limit(lane.limit, lane.window_ms * MS, keys=lane.provider != KEYLESS_SANDBOX)
             for name, lane in rig.case.lanes.items()
         },
-        leaks=sorted(set(leaks)), blind=blind(faults), grace_ns=grace_ns,
+        leaks=sorted(set(leaks)), blind=blind(faults), skews=skews(faults),
+        accepts_within_ns=int(rig.case.accepts_within_s * 1e9), grace_ns=grace_ns,
     )  # fmt: skip
 
 
 def blind(faults: Iterable[Entry]) -> list[tuple[int, int]]:
-    """When the ingress may have had no memory of keys: while Redis was attacked, and some time after. Pure."""
-    begun: dict[str, int] = {}
-    found = []
+    """When the ingress may have had no memory of keys: while Redis was attacked, and some time after. Pure.
+
+    A failover forgets what was written since the standby was cut off, which is within its span. A clock that jumps by
+    an hour forgets nothing: keys are remembered for longer.
+    """
+    return [
+        (begin.at_ns, end.at_ns + BLIND_AFTER_NS)
+        for begin, end in _spans(faults)
+        if begin.data["deed"].endswith(" redis") and not begin.data["deed"].startswith(f"{Deed.CLOCK} ")
+    ]
+
+
+def skews(faults: Iterable[Entry]) -> list[Skew]:
+    """When the clock of a role was wrong, and by how much; Redis' own is nobody's time but the limiter's. Pure."""
+    return [
+        Skew(begin.at_ns, end.at_ns, begin.data["ms"] * MS)
+        for begin, end in _spans(faults)
+        if begin.data["deed"].startswith(f"{Deed.CLOCK} ") and not begin.data["deed"].endswith(" redis")
+    ]
+
+
+def _spans(faults: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """Each fault from its beginning to its end."""
+    begun: dict[str, Entry] = {}
     for entry in faults:
-        if not str(entry.data.get("deed", "")).endswith(" redis"):
-            continue
         if entry.kind is Kind.FAULT:
-            begun[entry.of] = entry.at_ns
-        elif entry.kind is Kind.HEAL:
-            found.append((begun[entry.of], entry.at_ns + BLIND_AFTER_NS))
-    return found
+            begun[entry.of] = entry
+        elif entry.kind is Kind.HEAL and entry.of in begun:
+            yield begun[entry.of], entry
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -104,7 +104,19 @@ class Limit:
     keys: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """A span in which some role's wall clock was ahead by so much, or behind. Monotonic nanoseconds."""
+
+    begin_ns: int
+    end_ns: int
+    ahead_ns: int
+
+
 GRACE_NS: Final = 60 * 1_000_000_000
+MS: Final = 1_000_000
+CLOCKS_NS: Final = 5 * MS
+"""How far two readings of this machine's clocks may be apart: wall clocks are read in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +126,7 @@ class Evidence:
     ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
     ``healed_ns`` is when the last fault ended; ``leaks`` names the places where a planted card number was found.
     ``blind``: spans in which the ingress may not have had its memory of keys, Redis being away or just emptied.
+    ``skews``: when some role's clock was wrong. ``accepts_within_ns``: what the case promises of HTTP; 0: nothing.
     """
 
     asked: Sequence[Asked]
@@ -129,4 +142,19 @@ class Evidence:
     healed_ns: int = 0
     leaks: Sequence[str] = field(default_factory=tuple)
     blind: Sequence[tuple[int, int]] = field(default_factory=tuple)
+    skews: Sequence[Skew] = field(default_factory=tuple)
+    accepts_within_ns: int = 0
     grace_ns: int = GRACE_NS
+
+    def moments(self, at_ms: int) -> list[int]:
+        """What a wall clock's reading may have been in monotonic nanoseconds.
+
+        As it is; and by each clock that was wrong just then.
+        """
+        read = at_ms * MS - self.wall_ns
+        wrong = [
+            read - each.ahead_ns
+            for each in self.skews
+            if each.begin_ns - CLOCKS_NS <= read - each.ahead_ns <= each.end_ns + CLOCKS_NS
+        ]
+        return [read, *wrong]

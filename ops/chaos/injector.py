@@ -13,7 +13,7 @@ from typing import Final
 import redis.asyncio as redis
 
 from ops.chaos.actors import Actor, signal_tree
-from ops.chaos.case import REDIS_ONLY, Deed, Due, Fault, schedule
+from ops.chaos.case import NETWORK, PROCESS, SERVICES, Deed, Due, Fault, schedule
 from ops.chaos.history import Kind, Writer
 from ops.chaos.proxy import Mode
 from ops.chaos.rig import Rig
@@ -23,6 +23,14 @@ _MODES: Final = {
     Deed.BLACKHOLE: Mode.BLACKHOLE, Deed.DROP_ANSWERS: Mode.DROP_ANSWERS,
 }  # fmt: skip
 LATENCY_MS: Final = 100
+
+Undo = Callable[[], Awaitable[None]]
+
+
+def turn_of(what: str) -> str:
+    """Whose faults wait for one another: those of one target, and of all nodes of a service."""
+    service = what.partition("-")[0]
+    return service if service in SERVICES else what
 
 
 class Injector:
@@ -47,10 +55,13 @@ class Injector:
     async def _one(self, due: Due, began: float) -> None:
         await asyncio.sleep(max(0.0, began + due.at_s - time.monotonic()))
         fault, of = due.fault, f"fault-{due.number}"
-        async with self._locks.setdefault(fault.what, asyncio.Lock()):
-            self._writer.write(Kind.FAULT, of, deed=fault.kind, for_s=fault.for_s)
+        async with self._locks.setdefault(turn_of(fault.what), asyncio.Lock()):
+            actors = self._rig.actors(fault.what) if fault.do in {*PROCESS, Deed.CLOCK} else []
+            actor = self._chance.choice(actors) if actors else None
+            on = actor.name if actor is not None else fault.what
+            self._writer.write(Kind.FAULT, of, deed=fault.kind, for_s=fault.for_s, ms=fault.ms, on=on)
             try:
-                undo = await self._do(fault)
+                undo = await self._do(fault, actor)
                 try:
                     await asyncio.sleep(fault.for_s)
                 finally:
@@ -60,18 +71,19 @@ class Injector:
             finally:
                 self._writer.write(Kind.HEAL, of, deed=fault.kind)
 
-    async def _do(self, fault: Fault) -> Callable[[], Awaitable[None]]:
+    async def _do(self, fault: Fault, actor: Actor | None) -> Undo:
         """Do it; how it is undone."""
-        if fault.do in _MODES:
+        if fault.do in NETWORK:
             return self._network(fault)
-        if fault.do in REDIS_ONLY:
+        if fault.do is Deed.FAILOVER:
+            return await self._failover()
+        if fault.do in {Deed.FLUSH, Deed.SCRIPT_FLUSH}:
             return await self._redis(fault)
-        actors = self._rig.actors(fault.what)
-        if not actors:
+        if actor is None:
             raise LookupError(f"{fault.what}: nothing of that name runs")
-        return self._process(fault, self._chance.choice(actors))
+        return self._clock(fault, actor) if fault.do is Deed.CLOCK else self._process(fault, actor)
 
-    def _process(self, fault: Fault, actor: Actor) -> Callable[[], Awaitable[None]]:
+    def _process(self, fault: Fault, actor: Actor) -> Undo:
         pid = actor.pid
         if fault.do is Deed.KILL:
             actor.kill()
@@ -88,7 +100,15 @@ class Injector:
                 signal_tree(pid, signal.SIGTERM)
         return _nothing
 
-    def _network(self, fault: Fault) -> Callable[[], Awaitable[None]]:
+    def _clock(self, fault: Fault, actor: Actor) -> Undo:
+        self._rig.clocks.jump(actor.name, fault.ms)
+
+        async def right() -> None:
+            self._rig.clocks.jump(actor.name, 0)
+
+        return right
+
+    def _network(self, fault: Fault) -> Undo:
         proxies = self._rig.proxies[fault.what]
         for proxy in proxies:
             proxy.become(_MODES[fault.do], latency_ms=fault.ms or LATENCY_MS)
@@ -99,7 +119,14 @@ class Injector:
 
         return well
 
-    async def _redis(self, fault: Fault) -> Callable[[], Awaitable[None]]:
+    async def _failover(self) -> Undo:
+        pair = self._rig.pair
+        if pair is None:
+            raise LookupError("redis: has no standby")
+        await pair.cut()
+        return pair.switch
+
+    async def _redis(self, fault: Fault) -> Undo:
         """A command to Redis itself."""
         client = redis.from_url(self._rig.stack.redis_url, socket_timeout=5, socket_connect_timeout=5)
         try:

@@ -80,6 +80,12 @@ class Proxy:
             for link in list(self._links):
                 _reset(link)
 
+    def turn(self, target: int) -> None:
+        """Lead to this port from now on; connections that lead to the one before are reset."""
+        self._target = target
+        for link in list(self._links):
+            _reset(link)
+
     @asynccontextmanager
     async def listening(self, port: int = 0) -> AsyncIterator[Proxy]:
         """Serve for the block, on this port or a free one. Raises OSError."""

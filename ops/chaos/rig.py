@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import secrets
 import shutil
 import sys
@@ -17,15 +16,17 @@ from urllib.parse import urlsplit
 
 from ops import merchants
 from ops.chaos.actors import Actor, Role, Service, supervise
-from ops.chaos.case import NETWORK, Case
+from ops.chaos.case import Case, Deed, aims_at
+from ops.chaos.clocks import Clocks
 from ops.chaos.proxy import Proxy
-from ops.kafka import broker
+from ops.chaos.services import linked, proxied, started
+from ops.chaos.standby import Pair
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import KafkaSettings
 from ops.local import child
 from ops.local.gateway import migrate
 from ops.local.ports import free_port
-from ops.local.stack import Stack, running
+from ops.local.stack import Stack
 from schemas import topics
 from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
 from schemas.lanes import KEYLESS_SANDBOX, Lane
@@ -33,6 +34,7 @@ from schemas.lanes import KEYLESS_SANDBOX, Lane
 TIERS: Final = "1s,2s,5s"
 """Chaos caps retries at 8 s, so that what is late is late for another reason."""
 MERCHANTS: Final = ("acme", "globex", "initech")
+TOPICS_S: Final = 90.0
 GUARD_MS: Final = 150
 """The least guard of a lane here: a dozen processes, killed and started again, share a few cores with the provider,
 whose own lateness is jitter like a network's. How exact the limiter is, its own tests tell."""
@@ -48,11 +50,13 @@ def producers(case: Case) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Rig:
-    """A running gateway with all that can happen to it. ``urls`` lead to the services past every proxy."""
+    """A running gateway with all that can happen to it. ``stack`` leads past every proxy but Kafka's."""
 
     case: Case
     folder: Path
     stack: Stack
+    clocks: Clocks
+    pair: Pair | None = None
     proxies: dict[str, list[Proxy]] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     roles: list[Role] = field(default_factory=list)
@@ -67,9 +71,8 @@ class Rig:
 
     def actors(self, what: str) -> list[Actor]:
         """The processes of a role, of one lane's dispatch, or of a service."""
-        if what in self.services:
-            return [self.services[what]]
-        return [role for role in self.roles if role.name.partition("#")[0] == what or role.name.startswith(f"{what}-")]
+        everyone: list[Actor] = [*self.services.values(), *self.roles]
+        return [actor for actor in everyone if aims_at(what, actor.name)]
 
 
 @asynccontextmanager
@@ -78,17 +81,19 @@ async def rigged(case: Case, folder: Path) -> AsyncIterator[Rig]:
     data = child.run_folder("kifiya-chaos-")
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, data, ignore_errors=True)
-        rig = await stack.enter_async_context(_services(case, folder, data))
-        urls = await _proxied(rig, stack)
+        clocks = Clocks(data, (fault.what for fault in case.faults if fault.do is Deed.CLOCK))
+        found = await started(case, data, clocks, stack)
+        rig = Rig(case, folder, found.stack, clocks, found.pair, found.proxies, found.actors)
         await create_topics(
-            rig.kafka, topics.declare(case.lanes, tiers=case.settings.get("RETRY_TIERS", TIERS).split(","))
-        )
+            rig.kafka, topics.declare(case.lanes, tiers=case.settings.get("RETRY_TIERS", TIERS).split(",")),
+            replication=case.kafka_nodes, timeout_s=TOPICS_S,
+        )  # fmt: skip
         await migrate(rig.stack.database_url)
         await _merchants(rig)
         parts = [_simulator(rig, name, lane) for name, lane in case.lanes.items()]
         await asyncio.gather(*(stack.enter_async_context(part) for part in parts))
         lanes = await _lanes(rig, stack)
-        _roles(rig, urls, lanes, data)
+        _roles(rig, found.urls, lanes, data)
         try:
             for role in rig.roles:
                 role.start()
@@ -100,54 +105,6 @@ async def rigged(case: Case, folder: Path) -> AsyncIterator[Rig]:
             for role in rig.roles:
                 role.down = True
             await asyncio.gather(*(role.stop() for role in rig.roles))
-
-
-def _linked(case: Case) -> set[str]:
-    """The links that some fault is about: the others need no proxy, and their bytes no detour."""
-    return {fault.what for fault in case.faults if fault.do in NETWORK}
-
-
-def _chance(case: Case, what: str) -> random.Random:
-    return random.Random(f"{case.seed}-{what}")  # noqa: S311 - a seed that can be had again
-
-
-@asynccontextmanager
-async def _services(case: Case, folder: Path, data: Path) -> AsyncIterator[Rig]:
-    if case.stack == "embedded":
-        async with running("embedded", overrides=False) as stack:
-            yield Rig(case, folder, stack, services={name: Service(part) for name, part in stack.processes.items()})
-        return
-    async with AsyncExitStack() as exits:
-        told = free_port() if "kafka" in _linked(case) else 0
-        stack = await exits.enter_async_context(
-            running("apache", parts=frozenset({"redis", "postgres"}), overrides=False)
-        )
-        rig = Rig(case, folder, stack, services={name: Service(part) for name, part in stack.processes.items()})
-        [node], bootstrap = await broker.prepare(data, told=[told] if told else ())
-        stack.kafka_bootstrap, stack.kafka_dialect = bootstrap, "apache"
-        if told:
-            proxy = Proxy("127.0.0.1", int(bootstrap.rpartition(":")[2]), chance=_chance(case, "kafka"))
-            await exits.enter_async_context(proxy.listening(told))
-            rig.proxies["kafka"] = [proxy]
-            stack.kafka_bootstrap = f"127.0.0.1:{told}"
-        node.spawn()
-        exits.push_async_callback(node.stop)
-        await node.ready(60.0)
-        rig.services["kafka"] = Service(node)
-        yield rig
-
-
-async def _proxied(rig: Rig, exits: AsyncExitStack) -> dict[str, str]:
-    """The URLs that the roles get, through a proxy where some fault asks for one."""
-    found = {"REDIS_URL": rig.stack.redis_url, "DATABASE_URL": rig.stack.database_url}
-    for name, variable in (("redis", "REDIS_URL"), ("postgres", "DATABASE_URL")):
-        if name in _linked(rig.case):
-            port = urlsplit(found[variable]).port or 0
-            proxy = Proxy("127.0.0.1", port, chance=_chance(rig.case, name))
-            await exits.enter_async_context(proxy.listening())
-            rig.proxies[name] = [proxy]
-            found[variable] = found[variable].replace(f":{port}/", f":{proxy.port}/")
-    return found
 
 
 async def _merchants(rig: Rig) -> None:
@@ -181,9 +138,8 @@ async def _lanes(rig: Rig, exits: AsyncExitStack) -> str:
     found = {}
     for name, lane in rig.case.lanes.items():
         url = rig.simulators[name]
-        if "provider" in _linked(rig.case):
-            proxy = Proxy("127.0.0.1", urlsplit(url).port or 0, chance=_chance(rig.case, name))
-            await exits.enter_async_context(proxy.listening())
+        if "provider" in linked(rig.case):
+            proxy = await proxied(rig.case, name, urlsplit(url).port or 0, exits)
             rig.proxies.setdefault("provider", []).append(proxy)
             url = f"http://127.0.0.1:{proxy.port}"
         told = asdict(replace(lane, url=url, guard_ms=max(lane.guard_ms, GUARD_MS)))
@@ -215,7 +171,7 @@ def _roles(rig: Rig, urls: Mapping[str, str], lanes: str, data: Path) -> None:
             label = name if number == 1 else f"{name}#{number}"
             home = data / label
             home.mkdir()
-            settings = {**common, variable: str(port), "DATA_DIR": str(home)}
+            settings = {**common, variable: str(port), "DATA_DIR": str(home), **rig.clocks.settings(label)}
             rig.roles.append(Role(label, _python(*command), f"{url}/readyz", settings, rig.folder / f"{label}.log"))
             if name == "ingress":
                 rig.ingress.append(url)

@@ -79,7 +79,8 @@ def _fetch(jars: Path) -> None:
 async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> tuple[list[Child], str]:
     """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError.
 
-    ``told``: the port at which each node tells its clients to reach it, where that is not its own.
+    ``told``: the port at which each node tells its clients to reach it, where that is not its own; the nodes talk to
+    one another past it.
     """
     java = shutil.which("java")
     if java is None:
@@ -87,6 +88,7 @@ async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> 
     jars = child.reachable(await asyncio.to_thread(fetch), folder)
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     ports = [(free_port(), free_port()) for _ in range(nodes)]
+    inside = [free_port() for _ in told]
     bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in ports)
     run = [java, HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC", "-cp", f"{jars}/*"]
     found: list[Child] = []
@@ -96,7 +98,10 @@ async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> 
             home = folder / f"kafka-{node}"
             home.mkdir()
             config = home / "server.properties"
-            config.write_text(_properties(node, ports, home, told[node - 1] if told else ports[node - 1][0]))
+            lines = _properties(node, ports, home)
+            if told:
+                lines |= _told(ports[node - 1], told[node - 1], inside[node - 1])
+            config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
             child.give(config)
             child.give(home)
             formats.append(
@@ -125,15 +130,15 @@ async def _run(command: list[str], home: Path) -> None:
         raise StartError(f"Kafka's storage could not be formatted: {said}")
 
 
-def _properties(node: int, ports: list[tuple[int, int]], home: Path, told: int) -> str:
+def _properties(node: int, ports: list[tuple[int, int]], home: Path) -> dict[str, object]:
     (client, controller), nodes = ports[node - 1], len(ports)
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, (_, port) in enumerate(ports, 1))
     safe = min(nodes, 3)
-    lines = {
+    return {
         "node.id": node,
         "process.roles": "broker,controller",
         "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{told}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": voters,
@@ -150,4 +155,14 @@ def _properties(node: int, ports: list[tuple[int, int]], home: Path, told: int) 
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16_777_216,
     }
-    return "".join(f"{name}={value}\n" for name, value in lines.items())
+
+
+def _told(own: tuple[int, int], told: int, inside: int) -> dict[str, object]:
+    """What is different where clients are told another port, and nodes meet at one of their own."""
+    listeners = {"PLAINTEXT": own[0], "INSIDE": inside, "CONTROLLER": own[1]}
+    return {
+        "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items()),
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{told},INSIDE://127.0.0.1:{inside}",
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        "inter.broker.listener.name": "INSIDE",
+    }

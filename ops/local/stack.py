@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +103,7 @@ async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
         await asyncio.gather(*(_up(stack, node) for node in nodes))
 
     async def redis() -> None:
-        await _redis(stack, folder)
+        await start_redis(stack, folder)
 
     async def postgres() -> None:
         part, stack.database_url = await embedded.prepare_postgres(folder, data_dir)
@@ -118,9 +118,10 @@ async def _start(  # noqa: PLR0913, PLR0917 - the choices of one call, passed on
         raise _first(errors) from None
 
 
-async def _redis(stack: Stack, folder: Path) -> None:
+async def start_redis(stack: Stack, folder: Path, *, password: str = "", env: Mapping[str, str] | None = None) -> None:
+    """Have a Valkey run as the stack's Redis. Raises StartError."""
     for tries_left in (2, 1, 0):
-        part, stack.redis_url = embedded.valkey(folder)
+        part, stack.redis_url = embedded.valkey(folder, password=password, env=env)
         try:
             await _up(stack, part)
         except StartError as error:  # between the draw of a port and its use another took it

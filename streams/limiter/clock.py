@@ -10,6 +10,8 @@ from typing import Final
 
 from streams.limiter.port import Permit
 
+UNSEEN: Final = 0.25
+"""The share of the guard by which clocks may run apart between two answers: half of it goes to a permit's lateness."""
 FORGET_S: Final = 60.0
 """A reading older than this says nothing about a jump: two good clocks may have drifted apart by some milliseconds."""
 
@@ -35,10 +37,11 @@ def permit_for(slot_us: int, reading: Reading, guard_s: float) -> Permit | None:
 
 
 def jumped(before: Reading, after: Reading, guard_s: float) -> bool:
-    """Whether the store's clock moved otherwise than ours between two answers, by more than the guard."""
+    """Whether the store's clock moved otherwise than ours between two answers, by more than may pass unseen."""
+    unseen_s = guard_s * UNSEEN
     store_s = (after.store_us - before.store_us) / 1e6
     least, most = after.asked_at - before.heard_at, after.heard_at - before.asked_at
-    return not least - guard_s <= store_s <= most + guard_s
+    return not least - unseen_s <= store_s <= most + unseen_s
 
 
 @dataclass(slots=True)

@@ -66,6 +66,19 @@ async def test_a_release_frees_the_key_for_its_body(keys: Keys, payment_id: str)
     assert (await keys.claim(payment_id, MINE)).standing is Standing.NEW
 
 
+async def test_a_claim_that_redis_clock_has_left_in_the_future_holds_nobody(
+    keys: Keys, server: redis.Redis, payment_id: str
+) -> None:
+    """Its process died, and then the clock was set back by an hour: the key is not busy for that long."""
+    await keys.claim(payment_id, MINE)
+    assert (await keys.look(payment_id, MINE)).standing is Standing.BUSY
+    await server.hincrby(f"payment:{{{payment_id}}}", "lease_until_ms", 3_600_000)
+    assert (await keys.look(payment_id, MINE)).standing is Standing.NEW
+    assert (await keys.claim(payment_id, OTHERS)).standing is Standing.CONFLICT
+    assert (await keys.claim(payment_id, MINE)).standing is Standing.NEW
+    assert (await keys.claim(payment_id, MINE)).standing is Standing.BUSY
+
+
 async def test_a_release_that_comes_late_frees_nobody_elses_claim(stack: Stack, payment_id: str) -> None:
     hasty = Keys(stack.redis_url, lease_s=0.05, remember_s=600)
     try:

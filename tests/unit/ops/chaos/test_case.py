@@ -49,6 +49,17 @@ def case_of(**changes: Any) -> cases.Case:
         ({"stack": "embedded", "faults": [{"do": "kill", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),
         ({"stack": "embedded", "faults": [{"do": "stall", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),
         ({"stack": "embedded", "workload": {"transactions": 1}}, "the embedded broker knows none"),
+        ({"kafka_nodes": 2}, "kafka_nodes: must be 1 or 3"),
+        ({"kafka_nodes": 3, "stack": "embedded"}, "kafka_nodes: the embedded broker is one"),
+        ({"faults": [{"do": "kill", "what": "kafka-2", "at_s": 1}]}, "faults.0.what: kill takes one of"),
+        ({"kafka_nodes": 3, "faults": [{"do": "stop", "what": "kafka-4", "at_s": 1}]}, "kafka-1, kafka-2, kafka-3, p"),
+        ({"accepts_within_s": -1}, "accepts_within_s: must be seconds"),
+        ({"faults": [{"do": "failover", "what": "kafka", "at_s": 1}]}, "faults.0.what: failover takes one of redis"),
+        ({"faults": [{"do": "clock", "what": "kafka", "at_s": 1, "ms": 5}]}, "faults.0.what: clock takes one of del"),
+        ({"faults": [{"do": "clock", "what": "redis", "at_s": 1}]}, "faults.0.ms: a clock jumps by 1 to 3600000 ms"),
+        ({"faults": [{"do": "clock", "what": "redis", "at_s": 1, "ms": -3600001}]}, "faults.0.ms: a clock jumps by"),
+        ({"faults": [{"do": "clock", "what": "redis", "at_s": 1, "ms": 0.5}]}, "faults.0.ms: must be a whole number"),
+        ({"faults": [{"do": "latency", "what": "redis", "at_s": 1, "ms": -5}]}, "faults.0.ms: only a clock goes back"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_case_is_named(changes: dict[str, Any], says: str) -> None:
@@ -68,6 +79,30 @@ def test_the_cases_that_come_along_are_good_and_named_like_their_files(name: str
     found = cases.load(name)
     assert found.name == name
     assert schedule(found) or name == "failpoints"
+
+
+def test_a_node_of_kafka_is_a_target_of_its_own_and_one_of_all() -> None:
+    faults = [{"do": do, "what": "kafka-2", "at_s": 1} for do in ("kill", "stop", "stall", "drop-answers")]
+    case = case_of(kafka_nodes=3, faults=[*faults, {"do": "kill", "what": "kafka", "at_s": 1}])
+    assert case.nodes == ["kafka-1", "kafka-2", "kafka-3"]
+    assert case_of().nodes == []
+    assert [cases.aims_at(what, "kafka-2") for what in ("kafka", "kafka-2", "kafka-1")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "expected"),
+    [
+        ("dispatch", "dispatch-one", True),
+        ("dispatch-one", "dispatch-one#2", True),
+        ("dispatch-two", "dispatch-one", False),
+        ("ingress", "ingress", True),
+        ("ingress", "ingress#2", True),
+        ("sink", "intake", False),
+        ("redis", "redis", True),
+    ],
+)
+def test_a_role_is_all_its_processes_and_dispatch_all_lanes(what: str, name: str, expected: bool) -> None:
+    assert cases.aims_at(what, name) is expected
 
 
 def test_an_unknown_case_is_told_with_those_there_are() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ops.chaos import checker
-from ops.chaos.evidence import Answer, Arrival, Charge, Letter, Told, Via
+from ops.chaos.evidence import Answer, Arrival, Charge, Letter, Skew, Told, Via
 from schemas import topics
 from schemas.records import EventType, State
 from tests.unit.ops.chaos.world import LANE, Run, S, asked, changed, event, healthy
@@ -200,6 +200,36 @@ def it_takes_too_long(run: Run) -> None:
     run.healed_ns = -55 * S
 
 
+def a_late_intent_that_no_wrong_clock_explains(run: Run) -> None:
+    """The clock was ahead by a second then; the intent is told two after the call."""
+    a_clock_that_is_ahead(run, 0, 2, 1000)
+    changed(run, "p0", 2, at_ms=run.events[1].at_ms + 2000)
+
+
+def a_late_intent_after_the_clock_is_right(run: Run) -> None:
+    a_clock_that_is_ahead(run, 20, 29, 1000)
+    changed(run, "p0", 2, at_ms=run.events[1].at_ms + 1000)
+
+
+def an_end_that_is_late_by_any_clock(run: Run) -> None:
+    it_takes_too_long(run)
+    a_clock_that_is_ahead(run, 0, 2, 3_600_000)
+
+
+def a_pause_in_accepting(run: Run) -> None:
+    """The healthy run takes one every ten seconds, and the last at the 60th."""
+    run.accepts_within_ns = 9 * S
+
+
+def refused_for_too_long(run: Run) -> None:
+    run.accepts_within_ns = 15 * S
+    run.asked += [asked(number, answer=Answer.REFUSED) for number in range(61, 77)]
+
+
+def a_clock_that_is_ahead(run: Run, begin_s: int, end_s: int, ms: int) -> None:
+    run.skews.append(Skew(begin_s * S, end_s * S, ms * 1_000_000))
+
+
 @pytest.mark.parametrize(
     ("plant", "promises"),
     [
@@ -243,6 +273,11 @@ def it_takes_too_long(run: Run) -> None:
         (money_is_lost, {"conserved", "as-asked"}),
         (a_card_number_is_stored, {"no-card-numbers"}),
         (it_takes_too_long, {"in-time"}),
+        (a_late_intent_that_no_wrong_clock_explains, {"intended-first"}),
+        (a_late_intent_after_the_clock_is_right, {"intended-first"}),
+        (an_end_that_is_late_by_any_clock, {"in-time"}),
+        (a_pause_in_accepting, {"goes-on-accepting"}),
+        (refused_for_too_long, {"goes-on-accepting"}),
     ],
 )
 def test_each_planted_violation_is_seen_and_named(plant: Plant, promises: set[str]) -> None:
@@ -262,6 +297,40 @@ def test_what_http_took_without_its_memory_and_the_stream_refused_is_no_second_b
     a_body_that_the_stream_refused_in_sight(run)
     run.blind = [(90 * S, 100 * S)]
     assert broken(run) == set()
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "otherwise"),
+    [
+        (150, {"intended-first"}),
+        (-150, set()),
+        (3_600_000, {"intended-first", "in-time"}),
+        (-3_600_000, set()),
+    ],
+)
+def test_what_a_wrong_clock_said_is_taken_by_that_clock(ahead_ms: int, otherwise: set[str]) -> None:
+    """The worker's clock was wrong while it made the three calls of p10; it told its intents and ends by it."""
+    run = healthy()
+    a_clock_that_is_ahead(run, 9, 17, ahead_ms)
+    run.events = [
+        replace(each, at_ms=each.at_ms + ahead_ms) if each.payment_id == "p10" and each.version > 1 else each
+        for each in run.events
+    ]
+    run.healed_ns = 17 * S
+    assert broken(run) == set()
+    run.skews.clear()
+    assert broken(run) == otherwise
+
+
+def test_http_goes_on_accepting_where_each_create_is_soon_followed_by_another() -> None:
+    run = healthy()
+    run.accepts_within_ns = 10 * S + 1
+    run.asked += [asked(number, answer=Answer.REFUSED) for number in range(71, 79)]
+    run.asked = [each for each in run.asked if each.via is Via.HTTP and each.payment_id != "p70"]
+    run.asked.append(asked(70, answer=Answer.REPEATED))
+    assert "goes-on-accepting" in broken(run)  # p60 came over Kafka: from the 50th second to the 70th
+    run.accepts_within_ns = 20 * S + 1
+    assert "goes-on-accepting" not in broken(run)
 
 
 def test_what_may_have_been_taken_may_be_there_or_not() -> None:

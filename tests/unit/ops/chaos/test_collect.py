@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from ops.chaos.collect import BLIND_AFTER_NS, _Topics, blind
+from ops.chaos.collect import BLIND_AFTER_NS, _Topics, blind, skews
+from ops.chaos.evidence import Skew
 from ops.chaos.history import Entry, Kind
 from ops.chaos.wishes import CARDS
 from schemas import topics
 
 
-def entry(kind: Kind, of: str, at_ns: int, deed: str) -> Entry:
-    return Entry(kind=kind, at_ns=at_ns, actor="injector", of=of, data={"deed": deed})
+def entry(kind: Kind, of: str, at_ns: int, deed: str, **data: int) -> Entry:
+    return Entry(kind=kind, at_ns=at_ns, actor="injector", of=of, data={"deed": deed, **data})
 
 
 def record(topic: str, partition: int, offset: int, value: bytes, *headers: tuple[str, bytes]) -> SimpleNamespace:
@@ -24,6 +25,23 @@ def test_the_ingress_is_blind_while_redis_is_attacked_and_some_time_after() -> N
         entry(Kind.HEAL, "1", 9, "stop redis"), entry(Kind.HEAL, "2", 10, "kill kafka"),
     ]  # fmt: skip
     assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
+
+
+def test_a_failover_blinds_the_ingress_from_when_the_standby_was_cut_off_and_a_clock_does_not() -> None:
+    faults = [
+        entry(Kind.FAULT, "1", 5, "failover redis"), entry(Kind.HEAL, "1", 9, "failover redis"),
+        entry(Kind.FAULT, "2", 20, "clock redis", ms=3_600_000), entry(Kind.HEAL, "2", 30, "clock redis"),
+    ]  # fmt: skip
+    assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
+
+
+def test_a_skew_is_a_roles_clock_from_its_jump_until_it_is_set_right() -> None:
+    faults = [
+        entry(Kind.FAULT, "1", 5, "clock delay", ms=-150), entry(Kind.FAULT, "2", 6, "clock redis", ms=7),
+        entry(Kind.FAULT, "3", 6, "kill delay", ms=0), entry(Kind.HEAL, "2", 7, "clock redis"),
+        entry(Kind.HEAL, "1", 9, "clock delay"), entry(Kind.HEAL, "3", 9, "kill delay"),
+    ]  # fmt: skip
+    assert skews(faults) == [Skew(5, 9, -150_000_000)]
 
 
 def test_a_moved_record_is_at_home_where_its_first_copy_is() -> None:

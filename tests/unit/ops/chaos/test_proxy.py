@@ -45,6 +45,19 @@ async def say(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], word: byt
     return await asyncio.wait_for(link[0].readline(), within_s)
 
 
+async def test_a_turn_resets_what_is_there_and_leads_all_that_comes_to_the_other_server() -> None:
+    async with proxied() as (proxy, first), proxied() as (other, second):
+        link = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await say(link, b"a") == b"A\n"
+        proxy.turn(other.port)
+        with pytest.raises(ConnectionResetError):
+            await say(link, b"b")
+        link = await asyncio.open_connection("127.0.0.1", proxy.port)
+        assert await say(link, b"c") == b"C\n"
+        link[1].close()
+    assert (first.heard, second.heard) == ([b"a\n"], [b"c\n"])
+
+
 async def test_open_passes_all_and_a_latency_comes_on_top() -> None:
     async with proxied() as (proxy, _):
         link = await asyncio.open_connection("127.0.0.1", proxy.port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ops.chaos.evidence import Answer, Arrival, Asked, Charge, Evidence, Letter, Limit, Origin, Told, Via
+from ops.chaos.evidence import Answer, Arrival, Asked, Charge, Evidence, Letter, Limit, Origin, Skew, Told, Via
 from schemas import topics
 from schemas.records import EventType, PaymentEvent, State
 
@@ -51,6 +51,8 @@ class Run:
     stored: list[Origin] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     blind: list[tuple[int, int]] = field(default_factory=list)
+    skews: list[Skew] = field(default_factory=list)
+    accepts_within_ns: int = 0
     healed_ns: int = 100 * S
     keys: bool = True
 
@@ -59,6 +61,7 @@ class Run:
             asked=self.asked, arrivals=self.arrivals, charges=self.charges, events=self.events, results=self.results,
             rows=self.rows, letters=self.letters, stored_letters=self.stored, limits={LANE: Limit(2, keys=self.keys)},
             wall_ns=WALL_NS, healed_ns=self.healed_ns, leaks=self.leaks, blind=self.blind,
+            skews=self.skews, accepts_within_ns=self.accepts_within_ns,
         )  # fmt: skip
 
     def payment(self, number: int, end: State, *, calls: int = 1, reason: str | None = None, **ask: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from streams.errors import PermitExpired
@@ -52,10 +52,38 @@ def test_a_permit_is_good_between_its_moments_only() -> None:
 
 @pytest.mark.parametrize(
     ("store_moved_s", "expected"),
-    [(10.0, False), (10.019, False), (10.03, True), (9.97, True), (3610.0, True), (-3590.0, True)],
+    [(10.0, False), (10.004, False), (10.012, True), (9.988, True), (9.97, True), (3610.0, True), (-3590.0, True)],
 )
 def test_a_jump_is_a_move_that_ours_did_not_make(store_moved_s: float, expected: bool) -> None:
     assert jumped(reading(0.0), reading(10.0, 1000 + store_moved_s), GUARD_S) is expected
+
+
+@given(
+    jump_s=st.floats(-0.05, 0.05),
+    later_s=st.floats(0.02, 1.0),
+    ahead_s=st.floats(0, 1.02),
+    before=st.tuples(st.floats(0, 0.005), st.floats(0, 0.005)),
+    after=st.tuples(st.floats(0, 0.005), st.floats(0, 0.005)),
+)
+def test_slots_before_and_after_a_jump_that_passes_unseen_stay_a_window_apart(
+    jump_s: float, later_s: float, ahead_s: float, before: tuple[float, float], after: tuple[float, float]
+) -> None:
+    """The store, its clock set meanwhile, grants the second slot a window and the guard after the first.
+
+    A quarter of the guard is left, with both permits used to their last, for what the network adds.
+    """
+    window_s, read_at = 1.0, 50.0
+    readings = [
+        Reading(int((at + ahead) * 1e6), at - asked, at + heard)
+        for at, ahead, (asked, heard) in ((read_at, 1000.0, before), (read_at + later_s, 1000.0 + jump_s, after))
+    ]
+    slot_us = readings[0].store_us + int(ahead_s * 1e6)
+    first = permit_for(slot_us, readings[0], GUARD_S)
+    second = permit_for(slot_us + int((window_s + GUARD_S) * 1e6), readings[1], GUARD_S)
+    assume(first is not None and second is not None and not jumped(readings[0], readings[1], GUARD_S))
+    assert first is not None
+    assert second is not None
+    assert second.opens_at - first.closes_at >= window_s + GUARD_S / 4 - 1e-5
 
 
 def test_nothing_is_taken_before_two_windows_of_a_steady_clock() -> None:
