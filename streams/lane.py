@@ -109,21 +109,21 @@ async def _sweep(ledger: TableLedger, locks: Locks, window_s: float) -> None:
 
 
 def _limiter(settings: StreamSettings, lane: Lane, publisher: Publisher) -> RedisLimiter | SwitchingLimiter:
-    if settings.limiter_fallback == "off":
+    if settings.fallback == "off":
         return open_limiter(settings.redis_url, lane)
     return open_switching(
         settings.redis_url,
         settings.database_url,
         lane,
         KafkaControl(settings.kafka, lane.name, publisher.publish),
-        leaves_redis=settings.limiter_fallback == "postgres",
+        leaves_redis=settings.fallback == "postgres",
     )
 
 
 def _health(app: faust_app.App, limiter: Any, settings: StreamSettings) -> dict[str, Any]:
     missing = app.missing
     if not limiter.healthy:
-        missing.append("redis" if settings.limiter_fallback == "off" else "limiter")
+        missing.append("redis" if settings.fallback == "off" else "limiter")
     return {"ready": not missing, "missing": missing}
 
 

@@ -40,7 +40,7 @@ class StreamSettings(BaseSettings):
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     data_dir: str = Field(default_factory=lambda: tempfile.mkdtemp(prefix="kifiya-"))
-    limiter_fallback: Literal["off", "follow", "postgres"] = "off"
+    limiter_fallback: Literal["", "off", "follow", "postgres"] = ""
     failpoints: str = ""
     """For tests of crashes: see ops/failpoints.py."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -66,9 +66,14 @@ class StreamSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fallback_has_somewhere_to_go(self) -> Self:
-        if self.limiter_fallback != "off" and not self.database_url:
+        if self.fallback != "off" and not self.database_url:
             raise ValueError(f"LIMITER_FALLBACK={self.limiter_fallback} needs DATABASE_URL")
         return self
+
+    @property
+    def fallback(self) -> Literal["off", "follow", "postgres"]:
+        """What a lane does without Redis; where nothing is said, it goes on by PostgreSQL if it knows one."""
+        return self.limiter_fallback or ("postgres" if self.database_url else "off")
 
     @property
     def kafka(self) -> KafkaSettings:

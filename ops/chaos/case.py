@@ -47,6 +47,8 @@ class Deed(StrEnum):
 ROLES: Final = ("ingress", "intake", "dispatch", "delay", "sink")
 SERVICES: Final = ("kafka", "redis", "postgres")
 LINKS: Final = (*SERVICES, "provider")
+OWN_LINKS: Final = ("redis", "postgres")
+"""The links that may be attacked for one worker alone: who keeps to the limit asks these two."""
 NODES: Final = (1, 3)
 """How many nodes Kafka may have: of two none may be missing."""
 PROCESS: Final = frozenset({Deed.KILL, Deed.STOP, Deed.TERM})
@@ -62,7 +64,8 @@ class Fault:
 
     ``what`` is a role, a service, one node of Kafka (``kafka-2``) or, for a deed to the network, the link that leads
     there. ``for_s`` is how long it lasts; what was killed is started again after that, a clock is set right; a Redis
-    serves on so long, alone, before its stale standby takes over. ``ms``: a latency, half of it jitter; or how far a
+    serves on so long, alone, before its stale standby takes over. ``of``: the one worker whose link it is, where a deed
+    to the network is not done to all (``dispatch-wide#2``). ``ms``: a latency, half of it jitter; or how far a
     wall clock jumps ahead, negative: back.
     """
 
@@ -72,11 +75,17 @@ class Fault:
     every_s: tuple[float, float] | None = None
     for_s: float = 0.0
     ms: int = 0
+    of: str = ""
 
     @property
     def kind(self) -> str:
         """As the ledger counts it."""
-        return f"{self.do} {self.what}"
+        return f"{self.do} {self.link}"
+
+    @property
+    def link(self) -> str:
+        """What it is done to; of one worker's link, whose it is."""
+        return f"{self.what} of {self.of}" if self.of else self.what
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +125,11 @@ class Case:
     workers: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     accepts_within_s: float = 0.0
+
+    def workers_of(self, role: str) -> list[str]:
+        """The names of a role's processes; dispatch's role has its lane in it."""
+        count = self.workers.get(role, self.workers.get(role.partition("-")[0], 1))
+        return [role if number == 1 else f"{role}#{number}" for number in range(1, count + 1)]
 
     @property
     def nodes(self) -> list[str]:
@@ -264,6 +278,18 @@ def _check_ms(fault: Fault, where: str) -> None:
         raise BadCase(f"{where}.ms: only a clock goes back")
 
 
+def _check_of(case: Case, fault: Fault, where: str) -> None:
+    if not fault.of:
+        return
+    callers = [name for lane in case.lanes for name in case.workers_of(f"dispatch-{lane}")]
+    if fault.of not in callers:
+        raise BadCase(f"{where}.of: must be one of {', '.join(callers)}")
+    if fault.do not in NETWORK or fault.what not in OWN_LINKS:
+        raise BadCase(
+            f"{where}.of: one worker has links of its own to {' and '.join(OWN_LINKS)}, for the network's deeds"
+        )
+
+
 def _check_stack(case: Case) -> None:
     if case.stack not in {"apache", "embedded"}:
         raise BadCase("stack: must be apache or embedded")
@@ -285,6 +311,7 @@ def _check(case: Case) -> None:
     _check_stack(case)
     for place, fault in enumerate(case.faults):
         targets = _targets(fault.do, case)
+        _check_of(case, fault, f"faults.{place}")
         _check_ms(fault, f"faults.{place}")
         if fault.what not in targets:
             raise BadCase(f"faults.{place}.what: {fault.do} takes one of {', '.join(sorted(targets))}")

@@ -55,7 +55,7 @@ class Injector:
     async def _one(self, due: Due, began: float) -> None:
         await asyncio.sleep(max(0.0, began + due.at_s - time.monotonic()))
         fault, of = due.fault, f"fault-{due.number}"
-        async with self._locks.setdefault(turn_of(fault.what), asyncio.Lock()):
+        async with self._locks.setdefault(turn_of(fault.link), asyncio.Lock()):
             actors = self._rig.actors(fault.what) if fault.do in {*PROCESS, Deed.CLOCK} else []
             actor = self._chance.choice(actors) if actors else None
             on = actor.name if actor is not None else fault.what
@@ -109,7 +109,7 @@ class Injector:
         return right
 
     def _network(self, fault: Fault) -> Undo:
-        proxies = self._rig.proxies[fault.what]
+        proxies = self._rig.proxies[fault.link]
         for proxy in proxies:
             proxy.become(_MODES[fault.do], latency_ms=fault.ms or LATENCY_MS)
 

@@ -93,7 +93,7 @@ async def rigged(case: Case, folder: Path) -> AsyncIterator[Rig]:
         parts = [_simulator(rig, name, lane) for name, lane in case.lanes.items()]
         await asyncio.gather(*(stack.enter_async_context(part) for part in parts))
         lanes = await _lanes(rig, stack)
-        _roles(rig, found.urls, lanes, data)
+        _roles(rig, found.urls, await _own_links(rig, found.urls, stack), lanes, data)
         try:
             for role in rig.roles:
                 role.start()
@@ -147,7 +147,22 @@ async def _lanes(rig: Rig, exits: AsyncExitStack) -> str:
     return json.dumps(found)
 
 
-def _roles(rig: Rig, urls: Mapping[str, str], lanes: str, data: Path) -> None:
+async def _own_links(rig: Rig, urls: Mapping[str, str], exits: AsyncExitStack) -> dict[str, dict[str, str]]:
+    """The URLs of each worker that some fault cuts off alone: through a proxy of its own, before everybody's."""
+    variables = {"redis": "REDIS_URL", "postgres": "DATABASE_URL"}
+    found: dict[str, dict[str, str]] = {}
+    for fault in rig.case.faults:
+        if not fault.of or fault.link in rig.proxies:
+            continue
+        url = urls[variables[fault.what]]
+        port = urlsplit(url).port or 0
+        proxy = await proxied(rig.case, fault.link, port, exits)
+        rig.proxies[fault.link] = [proxy]
+        found.setdefault(fault.of, {})[variables[fault.what]] = url.replace(f":{port}/", f":{proxy.port}/")
+    return found
+
+
+def _roles(rig: Rig, urls: Mapping[str, str], own: Mapping[str, Mapping[str, str]], lanes: str, data: Path) -> None:
     case = rig.case
     common = {
         "KAFKA_BOOTSTRAP": rig.stack.kafka_bootstrap, "KAFKA_DIALECT": rig.stack.kafka_dialect, "LANES": lanes,
@@ -163,15 +178,14 @@ def _roles(rig: Rig, urls: Mapping[str, str], lanes: str, data: Path) -> None:
     }
     commands |= {f"dispatch-{lane}": ["streams", "dispatch", "--lane", lane] for lane in case.lanes}
     for name, command in commands.items():
-        count = case.workers.get(name, case.workers.get(name.partition("-")[0], 1))
-        for number in range(1, count + 1):
+        for label in case.workers_of(name):
             port = free_port()
             url = f"http://127.0.0.1:{port}"
             variable = "INGRESS_PORT" if name == "ingress" else "ADMIN_PORT"
-            label = name if number == 1 else f"{name}#{number}"
             home = data / label
             home.mkdir()
-            settings = {**common, variable: str(port), "DATA_DIR": str(home), **rig.clocks.settings(label)}
+            settings = {**common, **own.get(label, {}), variable: str(port), "DATA_DIR": str(home)}
+            settings |= rig.clocks.settings(label)
             rig.roles.append(Role(label, _python(*command), f"{url}/readyz", settings, rig.folder / f"{label}.log"))
             if name == "ingress":
                 rig.ingress.append(url)

@@ -40,7 +40,7 @@ class Services:
 
 def linked(case: Case) -> set[str]:
     """The links that some fault is about: the others need no proxy, and their bytes no detour."""
-    found = {fault.what for fault in case.faults if fault.do in NETWORK}
+    found = {fault.what for fault in case.faults if fault.do in NETWORK and not fault.of}
     return found | {fault.what for fault in case.faults if fault.do is Deed.FAILOVER}
 
 

@@ -66,7 +66,7 @@ async def test_without_redis_calls_flow_again_by_postgresql_and_back_and_never_o
         provider = await parts.enter_async_context(simulator(limit=LIMIT))
         publisher = await parts.enter_async_context(Publisher(settings_of(stack)))
         spec = {"provider": "simulator", "url": provider.url, "limit": LIMIT, "window_ms": 1000, "guard_ms": 40}
-        env = environment(stack, {lane: spec}, DATABASE_URL=stack.database_url, LIMITER_FALLBACK="postgres")
+        env = environment(stack, {lane: spec}, DATABASE_URL=stack.database_url)
         ports = [free_port() for _ in range(2)]
         for port in ports:
             await parts.enter_async_context(process("streams", "dispatch", "--lane", lane, **env, ADMIN_PORT=str(port)))

@@ -83,3 +83,19 @@ def test_each_merchant_may_be_named_until_a_setting_says_which(monkeypatch: pyte
     assert found.refusal("bob", value, (Seals([SECRET]).header(value, 0),), 900_000) is None
     assert found.refusal("bob", value, (Seals([SECRET]).header(value, 0),), 900_001) is not None
     assert SECRET not in repr(StreamSettings())
+
+
+@pytest.mark.parametrize(
+    ("said", "database", "expected"),
+    [
+        ("", "", "off"),
+        ("", "postgres://x", "postgres"),
+        ("off", "postgres://x", "off"),
+        ("follow", "postgres://x", "follow"),
+    ],
+)
+def test_a_lane_leaves_redis_where_it_knows_a_postgresql_and_nothing_else_is_said(
+    said: str, database: str, expected: str
+) -> None:
+    settings = StreamSettings(kafka_bootstrap="x:1", database_url=database, limiter_fallback=said)  # type: ignore[arg-type]
+    assert settings.fallback == expected

@@ -45,6 +45,14 @@ def case_of(**changes: Any) -> cases.Case:
         ({"faults": [{"do": "flush", "what": "kafka", "at_s": 1}]}, "faults.0.what: flush takes one of redis"),
         ({"faults": [{"do": "stall", "what": "sink", "at_s": 1}]}, "faults.0.what: stall takes one of"),
         ({"faults": [{"do": "stall", "what": "provider", "at_s": 1}]}, "stall takes one of kafka, postgres, redis"),
+        (
+            {"faults": [{"do": "stall", "what": "redis", "of": "sink", "at_s": 1}]},
+            "faults.0.of: must be one of dispatch-one",
+        ),
+        (
+            {"faults": [{"do": "kill", "what": "redis", "of": "dispatch-one", "at_s": 1}]},
+            "one worker has links of its own to redis and postgres",
+        ),
         ({"faults": [{"do": "kill", "what": "sink", "every_s": [0.01, 0.02]}]}, "1000 are the most"),
         ({"stack": "embedded", "faults": [{"do": "kill", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),
         ({"stack": "embedded", "faults": [{"do": "stall", "what": "kafka", "at_s": 1}]}, "the embedded broker forgets"),
