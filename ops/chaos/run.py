@@ -69,9 +69,9 @@ async def run_matrix(case: Case, folder: Path, say: Say, action: str, only: Call
                 stop.set()
 
         await attack(rig, faults(), stop)
-        say(f"{len(matrix.hit)} reached, {len(matrix.missed)} not")
+        say(f"{case.name}: {len(matrix.hit)} reached, {len(matrix.missed)} not")
         if action == "raise":
-            say(f"{await _put_back(rig)} dead letters of defects are put back, as a person would")
+            say(f"{case.name}: {await _put_back(rig)} dead letters of defects are put back, as a person would")
         found, violations = await judged(rig, say)
         return found, [*violations, *(Violation("failpoints", each, "was never reached") for each in matrix.missed)]
 
@@ -88,7 +88,7 @@ async def _put_back(rig: Rig) -> int:
 
 async def judged(rig: Rig, say: Say) -> Outcome:
     """Wait until all is over, collect, and judge."""
-    say("healed; waiting until all is over")
+    say(f"{rig.case.name}: healed; waiting until all is over")
     settled = await over(rig)
     _metrics(rig)
     found = await collect.evidence(rig)

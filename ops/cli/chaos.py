@@ -11,10 +11,9 @@ import typer
 from ops.cli.state import fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
-    from ops.chaos.case import Case
-    from ops.chaos.ledger import Ledger
+    from ops.chaos.attempt import Attempt
     from ops.chaos.run import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="Attack the promises, and see whether they hold.")
@@ -88,6 +87,7 @@ def run_cases(
     *,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the case's own.")] = None,
     duration: Annotated[float | None, typer.Option(min=1, help="Seconds of load, instead of the case's own.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="How many cases at once, each with a gateway of its own.")] = 1,
     keep: Annotated[Path | None, typer.Option(help="Keep all that a run leaves under this folder.")] = None,
 ) -> None:
     """Attack a gateway of real processes, then judge it: load, faults, seed and duration are the case's.
@@ -96,24 +96,30 @@ def run_cases(
     what that run has left stays.
     """
     from dataclasses import replace  # noqa: PLC0415
-    from functools import partial  # noqa: PLC0415
 
     from ops.chaos import case as cases  # noqa: PLC0415 - heavy, and needed here only
-    from ops.chaos import run  # noqa: PLC0415
-    from ops.chaos.ledger import Ledger  # noqa: PLC0415
+    from ops.chaos.attempt import at_once  # noqa: PLC0415
+    from ops.local.child import StartError  # noqa: PLC0415
 
     try:
         chosen = [cases.load(name) for name in names]
     except cases.BadCase as error:
         fail(str(error))
-    ledger = Ledger()
-    for case in chosen:
-        changed = replace(
+    changed = [
+        replace(
             case, seed=case.seed if seed is None else seed, duration_s=case.duration_s if duration is None else duration
         )
-        again = f"kifiya chaos run {case.name} --seed {changed.seed} --duration {changed.duration_s:g}"
-        _one(changed, partial(run.run, changed, say=typer.echo), ledger, keep, again)
-    _tell(ledger)
+        for case in chosen
+    ]
+    found: list[Attempt] = []
+    try:
+        for each in at_once(changed, keep, jobs):
+            again = f"kifiya chaos run {each.case.name} --seed {each.case.seed} --duration {each.case.duration_s:g}"
+            _verdict(each, again)
+            found.append(each)
+    except StartError as error:
+        fail(str(error))
+    _tell(found)
 
 
 @app.command()
@@ -127,9 +133,10 @@ def matrix(
     """Have every role die, fail or wait at each of its failpoints, under load. A point that is never reached fails."""
     from ops.chaos import case as cases  # noqa: PLC0415 - heavy, and needed here only
     from ops.chaos import run  # noqa: PLC0415
-    from ops.chaos.ledger import Ledger  # noqa: PLC0415
+    from ops.chaos.attempt import attempt, say  # noqa: PLC0415
     from ops.chaos.matrix import ACTIONS  # noqa: PLC0415
     from ops.chaos.points import POINTS  # noqa: PLC0415
+    from ops.local.child import StartError  # noqa: PLC0415
 
     if action not in ACTIONS:
         fail(f"--action: must be one of {', '.join(ACTIONS)}")
@@ -139,47 +146,31 @@ def matrix(
         chosen = cases.load(case)
     except cases.BadCase as error:
         fail(str(error))
-    ledger = Ledger()
     again = f"kifiya chaos matrix --action {action}" + (f" --only {only}" if only else "")
 
     def work(folder: Path) -> Coroutine[Any, Any, Outcome]:
-        return run.run_matrix(chosen, folder, typer.echo, action, lambda point: point.label.startswith(only))
+        return run.run_matrix(chosen, folder, say, action, lambda point: point.label.startswith(only))
 
-    _one(chosen, work, ledger, keep, again)
-    _tell(ledger)
-
-
-def _one(
-    case: Case, work: Callable[[Path], Coroutine[Any, Any, Outcome]], ledger: Ledger, keep: Path | None, again: str
-) -> None:
-    """Run one case in a folder of its own, which stays where it is to be kept or a promise was broken."""
-    import asyncio  # noqa: PLC0415
-    import logging  # noqa: PLC0415
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-
-    from ops.chaos import history  # noqa: PLC0415 - heavy, and needed here only
-    from ops.local.child import StartError  # noqa: PLC0415
-
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"kifiya-chaos-{case.name}-{case.seed}-", dir=keep))
-    for name in ("aiokafka", "asyncio"):  # the clients are attacked, too, and complain aloud of every try
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    began = time.monotonic()
     try:
-        found, violations = asyncio.run(work(folder))
+        found = attempt(chosen, work, keep)
     except StartError as error:
-        fail(f"{case.name}: {error}")
-    ledger.add(case.name, found, history.read(sorted(folder.glob("faults*.jsonl"))), violations)
-    typer.echo(f"{case.name}: {len(violations)} broken, {time.monotonic() - began:.0f} s")
-    if violations:
-        typer.echo(f"  repeat it: {again}; what it left is in {folder}")
-    elif keep is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        fail(str(error))
+    _verdict(found, again)
+    _tell([found])
 
 
-def _tell(ledger: Ledger) -> None:
+def _verdict(found: Attempt, again: str) -> None:
+    typer.echo(f"{found.case.name}: {len(found.violations)} broken, {found.seconds:.0f} s")
+    if found.violations:
+        typer.echo(f"  repeat it: {again}; what it left is in {found.folder}")
+
+
+def _tell(found: list[Attempt]) -> None:
+    from ops.chaos.ledger import Ledger  # noqa: PLC0415 - heavy, and needed here only
+
+    ledger = Ledger()
+    for each in found:
+        ledger.add(each.case.name, each.evidence, each.faults, each.violations)
     typer.echo("")
     for line in ledger.lines():
         typer.echo(line)

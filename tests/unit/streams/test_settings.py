@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_each_merchant_may_be_named_until_a_setting_says_which(monkeypatch: pyte
     ],
 )
 def test_a_lane_leaves_redis_where_it_knows_a_postgresql_and_nothing_else_is_said(
-    said: str, database: str, expected: str
+    said: Any, database: str, expected: str
 ) -> None:
-    settings = StreamSettings(kafka_bootstrap="x:1", database_url=database, limiter_fallback=said)  # type: ignore[arg-type]
+    settings = StreamSettings(kafka_bootstrap="x:1", database_url=database, limiter_fallback=said)
     assert settings.fallback == expected
