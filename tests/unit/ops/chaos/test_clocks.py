@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,38 @@ def test_only_the_processes_that_a_fault_is_about_are_touched(tmp_path: Path) ->
     assert touched == ["dispatch-a", "dispatch-b#2", "ingress", "ingress#2"]
     files = {clocks.settings(name)["FAKETIME_TIMESTAMP_FILE"] for name in touched}
     assert len(files) == len(touched)
+
+
+CONTEND = """
+import threading, time
+def work():
+    for _ in range(8_000_000): pass
+began, waited = time.process_time(), time.monotonic()
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+used_s, begun = time.process_time() - began, time.monotonic()
+threading.Event().wait(0.1)
+print(used_s, time.monotonic() - begun)
+"""
+
+
+@needed
+@pytest.mark.parametrize("ms", [0, 3_600_000, -3_600_000])
+def test_threads_wait_for_one_another_as_they_do_without_the_library(tmp_path: Path, ms: int) -> None:
+    """They wait for Python's own lock on a condition with a deadline: mishandled, they spin."""
+    clocks = Clocks(tmp_path, ["intake"])
+    settings = clocks.settings("intake")
+    clocks.jump("intake", ms)
+    plain, under = (
+        subprocess.run(
+            [sys.executable, "-c", CONTEND], env={**os.environ, **extra}, capture_output=True, timeout=30, check=True
+        )
+        for extra in ({}, settings)
+    )
+    (plain_s, _), (under_s, waited_s) = (map(float, each.stdout.split()) for each in (plain, under))
+    assert under_s < 3 * plain_s + 0.2
+    assert 0.1 <= waited_s < 1
 
 
 @needed
