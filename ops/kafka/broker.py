@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,11 +76,13 @@ def _fetch(jars: Path) -> None:
     part.rename(jars)
 
 
-async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> tuple[list[Child], str]:
+async def prepare(
+    folder: Path, nodes: int = 1, *, told: Sequence[int] = (), settings: Mapping[str, object] | None = None
+) -> tuple[list[Child], str]:
     """Formatted nodes, not started yet, and their bootstrap ``host:port`` list. Raises StartError.
 
     ``told``: the port at which each node tells its clients to reach it, where that is not its own; the nodes talk to
-    one another past it.
+    one another past it. ``settings``: what else stands in each node's properties.
     """
     java = shutil.which("java")
     if java is None:
@@ -98,7 +100,7 @@ async def prepare(folder: Path, nodes: int = 1, *, told: Sequence[int] = ()) -> 
             home = folder / f"kafka-{node}"
             home.mkdir()
             config = home / "server.properties"
-            lines = _properties(node, ports, home)
+            lines = _properties(node, ports, home) | dict(settings or {})
             if told:
                 lines |= _told(ports[node - 1], told[node - 1], inside[node - 1])
             config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
