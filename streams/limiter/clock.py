@@ -5,15 +5,24 @@ Pure; moments are passed in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from streams.limiter.port import Permit
 
+EXACT: Final = 0.25
+"""An answer that took no more than this share of the guard tells the store's clock exactly enough to go by."""
 UNSEEN: Final = 0.25
-"""The share of the guard by which clocks may run apart between two answers: half of it goes to a permit's lateness."""
+"""The share of the guard by which clocks may run apart unseen, beside what such an answer leaves open."""
+DRIFT: Final = 0.001
+"""How far apart two good clocks may run, in seconds each second: twice what NTP slews."""
+KEEP_S: Final = 4.0
+"""How long answers are compared with one another: over much longer, good clocks run apart as well."""
 FORGET_S: Final = 60.0
-"""A reading older than this says nothing about a jump: two good clocks may have drifted apart by some milliseconds."""
+"""Where no exact answer came meanwhile, one older than this says nothing."""
+SLICES: Final = 8
+ROUNDING_S: Final = 2e-6
+"""The store tells whole microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +45,13 @@ def permit_for(slot_us: int, reading: Reading, guard_s: float) -> Permit | None:
     return Permit(opens_at, closes_at, slot_us) if closes_at > opens_at else None
 
 
-def jumped(before: Reading, after: Reading, guard_s: float) -> bool:
-    """Whether the store's clock moved otherwise than ours between two answers, by more than may pass unseen."""
-    unseen_s = guard_s * UNSEEN
-    store_s = (after.store_us - before.store_us) / 1e6
-    least, most = after.asked_at - before.heard_at, after.heard_at - before.asked_at
-    return not least - unseen_s <= store_s <= most + unseen_s
+@dataclass(slots=True)
+class _Slice:
+    """How far the store's clock can be ahead of ours after all exact answers of a short time, in seconds."""
+
+    since: float
+    least: float
+    most: float
 
 
 @dataclass(slots=True)
@@ -51,23 +61,46 @@ class Steadiness:
     After a jump forward the log looks older than it is: slots that were granted before it, up to one window ahead, may
     still be used for a window, and count for another. So nothing is taken before two windows of steadiness; a worker
     that has just come, and cannot know what was before, waits as long.
+
+    Each answer leaves an interval for how far the store's clock is ahead of ours. While all of the last two windows
+    overlap, that clock has moved by no more than the shortest of them, what a permit's own answer leaves open, and
+    UNSEEN: so two slots, whichever worker has either, are a window apart on the provider's clock. Many small jumps are
+    one, and a clock that runs too fast is seen as soon as it is out of the interval.
     """
 
     guard_s: float
     settle_s: float
-    _last: Reading | None = None
+    _slices: list[_Slice] = field(default_factory=list)
     _since: float = float("inf")
 
     def read(self, reading: Reading) -> None:
-        """One more answer. Only a quick one, exact to half the guard, is kept to measure later ones by."""
-        quick = reading.heard_at - reading.asked_at <= self.guard_s / 2
-        last = self._last
-        if last is None or reading.heard_at - last.heard_at > FORGET_S or jumped(last, reading, self.guard_s):
-            self._last = reading if quick else None
-            self._since = reading.heard_at if quick else float("inf")
-        elif quick:
-            self._last = reading
+        """One more answer. One that is not exact says whether it fits, and nothing to measure later ones by."""
+        now, store_s = reading.heard_at, reading.store_us / 1e6
+        least, most = store_s - reading.heard_at, store_s - reading.asked_at
+        exact = most - least <= self.guard_s * EXACT
+        self._forget(now)
+        if not self._slices or not all(self._fits(each, least, most, now) for each in self._slices):
+            self._slices.clear()
+            self._since = now if exact else float("inf")
+        if exact:
+            self._keep(least, most, now)
 
     def wait_s(self, now: float) -> float:
         """Seconds until permits may be taken; infinite where there is no exact reading to go by."""
         return max(0.0, self._since + self.settle_s - now)
+
+    def _forget(self, now: float) -> None:
+        """Leave what is older than two windows, or the last there was."""
+        kept = [each for each in self._slices if now - each.since <= min(KEEP_S, self.settle_s)]
+        self._slices = kept or [each for each in self._slices[-1:] if now - each.since <= FORGET_S]
+
+    def _fits(self, known: _Slice, least: float, most: float, now: float) -> bool:
+        unseen_s = min(DRIFT * (now - known.since), UNSEEN * self.guard_s) + ROUNDING_S
+        return least <= known.most + unseen_s and most >= known.least - unseen_s
+
+    def _keep(self, least: float, most: float, now: float) -> None:
+        last = self._slices[-1] if self._slices else None
+        if last is None or now - last.since > min(KEEP_S, self.settle_s) / SLICES:
+            self._slices.append(_Slice(now, least, most))
+        else:
+            last.least, last.most = max(last.least, least), min(last.most, most)

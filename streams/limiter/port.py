@@ -14,8 +14,8 @@ class Permit:
     """The right to write one request between two moments of ``time.monotonic()`` (seconds).
 
     ``slot_us`` is the slot's start on the store's clock, epoch microseconds. Inside the two moments the store's clock
-    is surely within half the guard of the slot, so calls stay apart as the slots do, network jitter and an
-    unseen jump of that clock up to the other half.
+    is surely within half the guard of the slot, so calls stay apart as the slots do, network jitter and what that
+    clock moved unseen (see ``clock.Steadiness``) up to the other half.
     """
 
     opens_at: float
