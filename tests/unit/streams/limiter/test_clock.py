@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from streams.errors import PermitExpired
@@ -61,6 +61,7 @@ WIDTH = st.floats(0, GUARD_S / 2)
     usual=WIDTH,
     ahead_s=st.floats(0, 1.02),
 )
+@example(jumps=[(0.5, 0.0103, 0.0, 0.0)], first=(0.0, 0.0), usual=0.0099, ahead_s=0.5)
 def test_slots_before_and_after_jumps_that_pass_unseen_stay_a_window_apart(
     jumps: list[tuple[float, float, float, float]],
     first: tuple[float, float],
