@@ -110,7 +110,7 @@ class Case:
     """All of one run. ``settings`` go to every role; ``workers`` says how many processes a role has, where not one.
 
     ``accepts_within_s``: while the load lasts, so long at most passes between two creates that HTTP accepts; 0: however
-    long.
+    long. ``calls_within_s``: so long at most a payment waits while its lane calls nobody; 0: however long.
     """
 
     name: str
@@ -125,6 +125,7 @@ class Case:
     workers: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     accepts_within_s: float = 0.0
+    calls_within_s: float = 0.0
 
     def workers_of(self, role: str) -> list[str]:
         """The names of a role's processes; dispatch's role has its lane in it."""
@@ -308,6 +309,8 @@ def _check(case: Case) -> None:
         raise BadCase(f"duration_s: must be more than 0 and {LONGEST_S:g} at most")
     if not 0 <= case.accepts_within_s <= LONGEST_S:
         raise BadCase(f"accepts_within_s: must be seconds, {LONGEST_S:g} at most")
+    if not 0 <= case.calls_within_s <= LONGEST_S:
+        raise BadCase(f"calls_within_s: must be seconds, {LONGEST_S:g} at most")
     _check_stack(case)
     for place, fault in enumerate(case.faults):
         targets = _targets(fault.do, case)

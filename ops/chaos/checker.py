@@ -312,9 +312,29 @@ def goes_on_accepting(case: Case) -> Iterator[tuple[str, str]]:
             since = each.answered_ns
 
 
+def goes_on_calling(case: Case) -> Iterator[tuple[str, str]]:
+    """Where the case says so: nobody waits longer than that for a first call while the lane makes none at all."""
+    found, within_ns = case.evidence, case.evidence.calls_within_ns
+    if not within_ns:
+        return
+    last: dict[str, int] = {}
+    called: set[str] = set()
+    for arrival in sorted(found.arrivals, key=lambda each: each.at_ns):
+        begun = [event.at_ms for event in case.events.get(arrival.payment_id, []) if event.version == 1]
+        if begun and arrival.payment_id not in called:
+            since = max(min(begun) * MS - found.wall_ns, last.get(arrival.account, 0))
+            if arrival.at_ns - since > within_ns:
+                yield (
+                    arrival.payment_id,
+                    f"waited while {arrival.account} called nobody for {(arrival.at_ns - since) / 1e9:.1f} s",
+                )
+        called.add(arrival.payment_id)
+        last[arrival.account] = arrival.at_ns
+
+
 PROMISES: Final[tuple[Callable[[Case], Iterable[tuple[str, str]]], ...]] = (
     nothing_lost, one_story, versions_rise, charged_once, asked_once, books_agree, as_asked, limit_kept, intended_first,
-    bad_input_told, conserved, no_card_numbers, in_time, goes_on_accepting,
+    bad_input_told, conserved, no_card_numbers, in_time, goes_on_accepting, goes_on_calling,
 )  # fmt: skip
 
 

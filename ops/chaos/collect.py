@@ -72,7 +72,8 @@ async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
             for name, lane in rig.case.lanes.items()
         },
         leaks=sorted(set(leaks)), blind=blind(faults), skews=skews(faults),
-        accepts_within_ns=int(rig.case.accepts_within_s * 1e9), grace_ns=grace_ns,
+        accepts_within_ns=int(rig.case.accepts_within_s * 1e9), calls_within_ns=int(rig.case.calls_within_s * 1e9),
+        grace_ns=grace_ns,
     )  # fmt: skip
 
 

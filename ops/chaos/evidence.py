@@ -126,7 +126,8 @@ class Evidence:
     ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
     ``healed_ns`` is when the last fault ended; ``leaks`` names the places where a planted card number was found.
     ``blind``: spans in which the ingress may not have had its memory of keys, Redis being away or just emptied.
-    ``skews``: when some role's clock was wrong. ``accepts_within_ns``: what the case promises of HTTP; 0: nothing.
+    ``skews``: when some role's clock was wrong. ``accepts_within_ns``: what the case promises of HTTP; 0: nothing;
+    ``calls_within_ns``: the same of a lane's calls.
     """
 
     asked: Sequence[Asked]
@@ -144,6 +145,7 @@ class Evidence:
     blind: Sequence[tuple[int, int]] = field(default_factory=tuple)
     skews: Sequence[Skew] = field(default_factory=tuple)
     accepts_within_ns: int = 0
+    calls_within_ns: int = 0
     grace_ns: int = GRACE_NS
 
     def moments(self, at_ms: int) -> list[int]:

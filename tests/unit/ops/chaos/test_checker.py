@@ -230,6 +230,11 @@ def a_clock_that_is_ahead(run: Run, begin_s: int, end_s: int, ms: int) -> None:
     run.skews.append(Skew(begin_s * S, end_s * S, ms * 1_000_000))
 
 
+def a_lane_that_stands_still(run: Run) -> None:
+    run.calls_within_ns = 6 * S
+    run.arrivals[0] = replace(run.arrivals[0], at_ns=run.arrivals[0].at_ns + 7 * S)
+
+
 @pytest.mark.parametrize(
     ("plant", "promises"),
     [
@@ -278,6 +283,7 @@ def a_clock_that_is_ahead(run: Run, begin_s: int, end_s: int, ms: int) -> None:
         (an_end_that_is_late_by_any_clock, {"in-time"}),
         (a_pause_in_accepting, {"goes-on-accepting"}),
         (refused_for_too_long, {"goes-on-accepting"}),
+        (a_lane_that_stands_still, {"goes-on-calling"}),
     ],
 )
 def test_each_planted_violation_is_seen_and_named(plant: Plant, promises: set[str]) -> None:
@@ -290,6 +296,14 @@ def test_every_promise_has_a_planted_violation() -> None:
     names = {promise.__name__.replace("_", "-") for promise in checker.PROMISES}
     marks = [each for each in test_each_planted_violation_is_seen_and_named.pytestmark if each.name == "parametrize"]  # type: ignore[attr-defined]
     assert set().union(*(promises for _, promises in marks[0].args[1])) == names
+
+
+def test_who_waits_while_others_are_called_waits_for_no_standstill() -> None:
+    run = healthy()
+    run.payment(1, State.COMPLETED)
+    a_lane_that_stands_still(run)
+    run.arrivals += [Arrival(number * S, LANE, "GET", "p10", "p10") for number in range(1, 7)]
+    assert "goes-on-calling" not in broken(run)
 
 
 def test_what_http_took_without_its_memory_and_the_stream_refused_is_no_second_body() -> None:

@@ -53,6 +53,7 @@ class Run:
     blind: list[tuple[int, int]] = field(default_factory=list)
     skews: list[Skew] = field(default_factory=list)
     accepts_within_ns: int = 0
+    calls_within_ns: int = 0
     healed_ns: int = 100 * S
     keys: bool = True
 
@@ -62,6 +63,7 @@ class Run:
             rows=self.rows, letters=self.letters, stored_letters=self.stored, limits={LANE: Limit(2, keys=self.keys)},
             wall_ns=WALL_NS, healed_ns=self.healed_ns, leaks=self.leaks, blind=self.blind,
             skews=self.skews, accepts_within_ns=self.accepts_within_ns,
+            calls_within_ns=self.calls_within_ns,
         )  # fmt: skip
 
     def payment(self, number: int, end: State, *, calls: int = 1, reason: str | None = None, **ask: Any) -> None:
