@@ -78,11 +78,11 @@ class Keys:
 
     async def claim(self, payment_id: str, fingerprint: str) -> Claim:
         """Claim the right to publish this payment, or tell what stands."""
-        return await self._claim(payment_id, fingerprint, 0)
+        return await self._claim(payment_id, fingerprint, only_look=False)
 
     async def look(self, payment_id: str, fingerprint: str) -> Claim:
         """Like ``claim``, and leaves no trace."""
-        return await self._claim(payment_id, fingerprint, 1)
+        return await self._claim(payment_id, fingerprint, only_look=True)
 
     async def published(self, payment_id: str, fingerprint: str, document: bytes) -> None:
         """Kafka has it."""
@@ -104,8 +104,8 @@ class Keys:
         total, before = await self._batches.ask(("EVALSHA", _SPENT.sha, 2, *names, count, seconds * 2000))
         return total, before
 
-    async def _claim(self, payment_id: str, fingerprint: str, only_look: int) -> Claim:
-        raw = await self._call(_CLAIM, payment_id, fingerprint, self._lease_ms, self._remember_ms, only_look)
+    async def _claim(self, payment_id: str, fingerprint: str, *, only_look: bool) -> Claim:
+        raw = await self._call(_CLAIM, payment_id, fingerprint, self._lease_ms, self._remember_ms, int(only_look))
         standing = Standing(raw[0].decode())
         match standing:
             case Standing.PUBLISHED:

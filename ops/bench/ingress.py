@@ -1,4 +1,4 @@
-"""Ingress beside FastAPI endpoints that do nothing or only validate: at 1,000 a second, and as many as it takes."""
+"""Ingress beside FastAPI endpoints: at 1,000 a second one that does nothing; at most one that only validates, too."""
 
 from __future__ import annotations
 
@@ -153,9 +153,9 @@ def _figures(ours: _Server, peer: _Server, validating: _Server) -> list[Figure]:
         Figure(NAME, "  p99 of the generator's own lateness", ours.of("late_p99_ms"), "ms"),
         Figure(NAME, "most one worker accepts", ours.most, "/s", Aim(RATE, at_least=True)),
         Figure(NAME, "  most of a peer that only validates", validating.most, "/s"),
-        Figure(NAME, "  ours of it", ratios(ours.most, validating.most), "x", Aim(0.5, at_least=True)),
+        Figure(NAME, "  ours of what only validates", ratios(ours.most, validating.most), "x", Aim(0.5, at_least=True)),
         Figure(NAME, "  most of a peer that does nothing", peer.most, "/s"),
-        Figure(NAME, "  ours of it", ratios(ours.most, peer.most), "x"),
+        Figure(NAME, "  ours of what does nothing", ratios(ours.most, peer.most), "x"),
         Figure(NAME, "processor time of one request", ours.processor_us, "us"),
         Figure(NAME, "  of one that is only validated", validating.processor_us, "us"),
         Figure(NAME, "  of one that does nothing", peer.processor_us, "us"),

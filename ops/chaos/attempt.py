@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +25,7 @@ from ops.chaos.checker import Violation
 from ops.chaos.evidence import Evidence
 from ops.chaos.history import Entry
 from ops.chaos.run import Outcome
+from ops.local.child import StartError, bind_to_parent
 
 Work = Callable[[Path], Coroutine[Any, Any, Outcome]]
 
@@ -38,6 +42,18 @@ class Attempt:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Unrun:
+    """A case without a verdict, and why, in one line."""
+
+    case: Case
+    why: str
+
+
+One = Callable[[Case, Path | None], Attempt | Unrun]
+Told = tuple[int, Attempt | Unrun]
+
+
 def say(line: str) -> None:
     """A line to whoever waits, at once."""
     sys.stdout.write(f"{line}\n")
@@ -45,30 +61,78 @@ def say(line: str) -> None:
 
 
 def attempt(case: Case, work: Work, keep: Path | None) -> Attempt:
-    """Do this work, which takes its folder. Raises StartError."""
+    """Do this work, which takes its folder. Raises what the work does; its traceback stays in the folder."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"kifiya-chaos-{case.name}-{case.seed}-", dir=keep))
     for name in ("aiokafka", "asyncio"):  # the clients are attacked, too, and complain aloud of every try
         logging.getLogger(name).setLevel(logging.CRITICAL)
     began = time.monotonic()
-    found, violations = asyncio.run(work(folder))
+    try:
+        found, violations = asyncio.run(work(folder))
+    except Exception as error:
+        error.add_note(f"what it left is in {folder}")
+        (folder / "traceback.txt").write_text(traceback.format_exc())
+        raise
     faults = list(history.read(sorted(folder.glob("faults*.jsonl"))))
     if not violations and keep is None:
         shutil.rmtree(folder, ignore_errors=True)
     return Attempt(case, found, faults, violations, time.monotonic() - began, folder)
 
 
-def of_case(case: Case, keep: Path | None) -> Attempt:
-    """Run a case. Raises StartError."""
-    return attempt(case, partial(run.run, case, say=say), keep)
+def of_case(case: Case, keep: Path | None) -> Attempt | Unrun:
+    """Run a case; what kept it from running is an answer, too: the others go on."""
+    try:
+        return attempt(case, partial(run.run, case, say=say), keep)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the others' verdicts stand
+        return Unrun(case, why(error))
 
 
-def at_once(chosen: Sequence[Case], keep: Path | None, jobs: int) -> Iterator[Attempt]:
-    """Run these cases, ``jobs`` at once, and tell of each as it ends. Raises StartError."""
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for each in as_completed([pool.submit(of_case, case, keep) for case in chosen]):
-                yield each.result()
-        finally:
+def why(error: BaseException) -> str:
+    """An error in one line: what it says, or those that a group holds; where what is left lies. Pure."""
+    if isinstance(error, BaseExceptionGroup):
+        said = "; ".join(why(each) for each in error.exceptions)
+    else:
+        said = str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}"
+    return " | ".join("; ".join([said, *getattr(error, "__notes__", [])]).split("\n"))
+
+
+def at_once(chosen: Sequence[Case], keep: Path | None, jobs: int, one: One = of_case) -> Iterator[Told]:
+    """Run these cases, ``jobs`` at once, and tell of each as it ends: its place among them, and what came of it.
+
+    One at a time runs here; several have a process each, which dies with this one and takes no other with it.
+    """
+    if jobs == 1:
+        yield from ((place, one(case, keep)) for place, case in enumerate(chosen))
+        return
+    waiting = deque(enumerate(chosen))
+    running: dict[Future[Attempt | Unrun], tuple[int, ProcessPoolExecutor]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                place, case = waiting.popleft()
+                pool = ProcessPoolExecutor(
+                    1, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
+                )
+                running[pool.submit(one, case, keep)] = place, pool
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for each in ended:
+                place, pool = running.pop(each)
+                try:
+                    found = each.result()
+                except Exception as error:  # noqa: BLE001 - its process died
+                    found = Unrun(chosen[place], why(error))
+                pool.shutdown()
+                yield place, found
+    finally:
+        for each, (_, pool) in running.items():
+            each.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def die_with_parent() -> None:
+    """In a worker: be killed when the parent dies, and end now where it has died already."""
+    bind_to_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)

@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from schemas.lanes import Lane, parse_lanes
+from ops.chaos import typed
+from schemas.lanes import LANE_NAME, Lane, parse_lanes
 
 FOLDER: Final = Path(__file__).parent / "cases"
 LONGEST_S: Final = 3600.0
 MOST_FAULTS: Final = 1000
+MOST_A_SECOND: Final = 1000.0
+MOST_WORKERS: Final = 16
+MOST_SEED: Final = 2**63 - 1
+
+BadCase = typed.BadCase
 
 T = TypeVar("T")
-
-
-class BadCase(ValueError):
-    """The file is no case; the message says which field is wrong."""
 
 
 class Deed(StrEnum):
@@ -46,6 +48,8 @@ class Deed(StrEnum):
 
 ROLES: Final = ("ingress", "intake", "dispatch", "delay", "sink")
 SERVICES: Final = ("kafka", "redis", "postgres")
+MANY: Final = ("dispatch", "kafka")
+"""The targets that stand for several: each lane's dispatch, each node."""
 LINKS: Final = (*SERVICES, "provider")
 OWN_LINKS: Final = ("redis", "postgres")
 """The links that may be attacked for one worker alone: who keeps to the limit asks these two."""
@@ -149,7 +153,7 @@ class Due:
 
 def aims_at(what: str, name: str) -> bool:
     """Whether a fault of this target may take the process of this name: all lanes' dispatch, all nodes of Kafka."""
-    return name.partition("#")[0] == what or name.startswith(f"{what}-")
+    return name.partition("#")[0] == what or (what in MANY and name.startswith(f"{what}-"))
 
 
 def schedule(case: Case) -> list[Due]:
@@ -160,11 +164,11 @@ def schedule(case: Case) -> list[Due]:
         if fault.every_s is not None:
             chance = random.Random(f"{case.seed}-{place}-{fault.kind}")  # noqa: S311 - a seed that can be had again
             at = chance.uniform(0, fault.every_s[1])
-            while at < case.duration_s:
+            while at < case.duration_s and len(found) <= MOST_FAULTS:
                 found.append((at, fault))
                 at += fault.for_s + chance.uniform(*fault.every_s)
     if len(found) > MOST_FAULTS:
-        raise BadCase(f"faults: {len(found)} of them, {MOST_FAULTS} are the most")
+        raise BadCase(f"faults: too many of them, {MOST_FAULTS} are the most")
     ordered = sorted(found, key=lambda each: (each[0], each[1].kind))
     return [Due(at, number, fault) for number, (at, fault) in enumerate(ordered, 1)]
 
@@ -178,6 +182,8 @@ def load(name: str) -> Case:
         return parse(path.read_text())
     except OSError as error:
         raise BadCase(f"{name}: there is no such case; there are {', '.join(names())}") from error
+    except UnicodeDecodeError as error:
+        raise BadCase(f"{path.name}: is not text in UTF-8") from error
     except BadCase as error:
         raise BadCase(f"{path.name}: {error}") from error
 
@@ -191,7 +197,7 @@ def parse(text: str) -> Case:
     """A case out of its JSON. Raises BadCase naming the field."""
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadCase(f"is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise BadCase("must be a JSON object")
@@ -209,8 +215,29 @@ def parse(text: str) -> Case:
         },
         "",
     )  # fmt: skip
-    _check(found)
+    check(found)
     return found
+
+
+_SECONDS: Final = typed.number(0, LONGEST_S, unit="seconds")
+_LASTS: Final = typed.number(0, LONGEST_S, above=True)
+_RATE: Final = typed.number(0, MOST_A_SECOND, unit="times a second")
+_SHARE: Final = typed.number(0, 1, unit="a share")
+_CHECKS: Final[Mapping[type, Mapping[str, typed.Check]]] = {
+    Case: {
+        "name": typed.matching(LANE_NAME), "purpose": typed.text, "seed": typed.whole(0, MOST_SEED),
+        "duration_s": typed.number(0, LONGEST_S, above=True, unit="seconds"),
+        "stack": typed.one_of("apache", "embedded"), "kafka_nodes": typed.one_of(*NODES),
+        "workers": typed.each_value(typed.whole(1, MOST_WORKERS, "how many processes")),
+        "settings": typed.each_value(typed.string), "accepts_within_s": _SECONDS, "calls_within_s": _SECONDS,
+    },
+    Workload: {
+        "http": _RATE, "kafka": _RATE, "transactions": _RATE, "repeats": _SHARE, "conflicts": _SHARE,
+        "cancels": _SHARE, "bad": _SHARE,
+        "methods": typed.each_value(typed.number(0, 1e9, above=True, unit="a weight"), some=True),
+    },
+    Fault: {"what": typed.text, "of": typed.string},
+}  # fmt: skip
 
 
 def _make(kind: type[T], raw: Any, where: str) -> T:
@@ -219,10 +246,11 @@ def _make(kind: type[T], raw: Any, where: str) -> T:
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # our own dataclasses
     if unknown := sorted(set(raw) - known):
         raise BadCase(f"{where + '.' if where else ''}{unknown[0]}: is no field; there are {', '.join(sorted(known))}")
-    try:
-        return kind(**raw)
-    except TypeError as error:
-        raise BadCase(f"{where}: {error}") from error
+    typed.check_all(raw, _CHECKS[kind], where)
+    needed = (each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING)  # type: ignore[arg-type]  # as above
+    if lacking := sorted(set(needed) - set(raw)):
+        raise BadCase(f"{where + '.' if where else ''}{lacking[0]}: is missing")
+    return kind(**raw)
 
 
 def _lanes(raw: Any) -> dict[str, Lane]:
@@ -244,13 +272,13 @@ def _fault(raw: Any, where: str) -> Fault:
     changed["at_s"] = tuple(at if isinstance(at, list) else [at])
     if "every_s" in raw:
         every = raw["every_s"]
-        if not isinstance(every, list) or len(every) != 2 or not 0 < every[0] <= every[1]:  # noqa: PLR2004
+        if not isinstance(every, list) or len(every) != 2 or any(map(_LASTS, every)) or every[0] > every[1]:  # noqa: PLR2004
             raise BadCase(f"{where}.every_s: must be two numbers, the shortest and the longest time between two")
         changed["every_s"] = tuple(every)
     found = _make(Fault, changed, where)
     if bool(found.at_s) == (found.every_s is not None):
         raise BadCase(f"{where}: say at_s or every_s")
-    if not all(isinstance(each, int | float) and 0 <= each <= LONGEST_S for each in (*found.at_s, found.for_s)):
+    if any(map(_SECONDS, (*found.at_s, found.for_s))):
         raise BadCase(f"{where}: at_s and for_s are seconds, {LONGEST_S:g} at most")
     return found
 
@@ -292,25 +320,16 @@ def _check_of(case: Case, fault: Fault, where: str) -> None:
 
 
 def _check_stack(case: Case) -> None:
-    if case.stack not in {"apache", "embedded"}:
-        raise BadCase("stack: must be apache or embedded")
-    if case.kafka_nodes not in NODES:
-        raise BadCase(f"kafka_nodes: must be {' or '.join(map(str, NODES))}")
     if case.stack == "embedded" and case.kafka_nodes > 1:
         raise BadCase("kafka_nodes: the embedded broker is one")
     if case.stack == "embedded" and case.workload.transactions:
         raise BadCase("workload.transactions: the embedded broker knows none")
 
 
-def _check(case: Case) -> None:
-    if not case.name or not case.purpose:
-        raise BadCase("name, purpose: must say something")
-    if not 0 < case.duration_s <= LONGEST_S:
-        raise BadCase(f"duration_s: must be more than 0 and {LONGEST_S:g} at most")
-    if not 0 <= case.accepts_within_s <= LONGEST_S:
-        raise BadCase(f"accepts_within_s: must be seconds, {LONGEST_S:g} at most")
-    if not 0 <= case.calls_within_s <= LONGEST_S:
-        raise BadCase(f"calls_within_s: must be seconds, {LONGEST_S:g} at most")
+def check(case: Case) -> None:
+    """Whether its fields go together. Raises BadCase naming the field."""
+    if case.accepts_within_s and not case.workload.http:
+        raise BadCase("accepts_within_s: nothing is asked over HTTP; say workload.http")
     _check_stack(case)
     for place, fault in enumerate(case.faults):
         targets = _targets(fault.do, case)

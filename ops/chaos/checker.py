@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ops.chaos.evidence import CLOCKS_NS, MS, Answer, Asked, Evidence, Origin, Via
+from ops.chaos.evidence import CLOCKS_NS, MS, Answer, Arrival, Asked, Evidence, Origin, Via
 from ops.verify import windows
 from schemas.records import FINAL, EventType, PaymentEvent, State
 
@@ -38,11 +38,17 @@ class Case:
     events: dict[str, list[PaymentEvent]] = field(default_factory=dict)
     conflicts: set[Origin] = field(default_factory=set)
     contradicted: set[str | None] = field(default_factory=set)
+    arrivals: list[Arrival] = field(default_factory=list)
+    """The requests that tell whose they are. One to a provider without keys tells that in its body alone, which may
+    never have come; it counts towards the limit all the same.
+    """
 
     def __post_init__(self) -> None:
         letters = [letter for letter in self.evidence.letters if letter.reason == CONFLICT]
         self.conflicts = {letter.origin for letter in letters}
         self.contradicted = {letter.payment_id for letter in letters}
+        keyless = {account for account, limit in self.evidence.limits.items() if not limit.keys}
+        self.arrivals = [each for each in self.evidence.arrivals if each.payment_id or each.account not in keyless]
         for asked in self.evidence.asked:
             if not asked.bad and not asked.cancel and not asked.aborted:
                 self.creates.setdefault(asked.payment_id, []).append(asked)
@@ -79,7 +85,7 @@ class Case:
     def known(self) -> set[str]:
         """Every payment of which there is a trace anywhere inside."""
         found = self.evidence
-        called = {each.payment_id for each in found.arrivals} | {each.payment_id for each in found.charges}
+        called = {each.payment_id for each in self.arrivals} | {each.payment_id for each in found.charges}
         return called | {*self.events, *found.results, *found.rows}
 
 
@@ -146,7 +152,7 @@ def charged_once(case: Case) -> Iterator[tuple[str, str]]:
         if count > 1:
             yield payment_id, f"charged {count} times"
     keys: dict[str, set[str]] = defaultdict(set)
-    for arrival in case.evidence.arrivals:
+    for arrival in case.arrivals:
         keys[arrival.payment_id].add(arrival.key)
     for payment_id, used in keys.items():
         if len(used) > 1:
@@ -157,9 +163,7 @@ def asked_once(case: Case) -> Iterator[tuple[str, str]]:
     """A provider that knows no keys gets a payment's request once, whatever it answered."""
     keyless = {account for account, limit in case.evidence.limits.items() if not limit.keys}
     posts = Counter(
-        arrival.payment_id
-        for arrival in case.evidence.arrivals
-        if arrival.method == "POST" and arrival.account in keyless
+        arrival.payment_id for arrival in case.arrivals if arrival.method == "POST" and arrival.account in keyless
     )
     for payment_id, count in posts.items():
         if count > 1:
@@ -170,7 +174,7 @@ def books_agree(case: Case) -> Iterator[tuple[str, str]]:
     """What we call COMPLETED the provider has charged, with this amount and currency; what we call otherwise, not."""
     found = case.evidence
     approved = {charge.payment_id: charge for charge in found.charges if charge.approved}
-    called = {arrival.payment_id for arrival in found.arrivals}
+    called = {arrival.payment_id for arrival in case.arrivals}
     for payment_id, row in found.rows.items():
         charge = approved.get(payment_id)
         if row.state is State.COMPLETED and charge is None:
@@ -223,7 +227,7 @@ def limit_kept(case: Case) -> Iterator[tuple[str, str]]:
 def intended_first(case: Case) -> Iterator[tuple[str, str]]:
     """Each call was announced, durably, before it was made: the n-th arrival has n intents before it."""
     arrivals: dict[str, list[int]] = defaultdict(list)
-    for arrival in case.evidence.arrivals:
+    for arrival in case.arrivals:
         arrivals[arrival.payment_id].append(arrival.at_ns)
     for payment_id, moments in arrivals.items():
         told = {event.version: event.at_ms for event in case.events.get(payment_id, [])
@@ -298,17 +302,20 @@ def in_time(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def goes_on_accepting(case: Case) -> Iterator[tuple[str, str]]:
-    """Where the case says so: from one create that HTTP takes to the next no longer than that, whatever is attacked."""
+    """Where the case says so: from one create that HTTP takes to the next no longer than that, whatever is attacked.
+
+    To the last answer to any request over HTTP, too: creates that stop for good are no exception.
+    """
     within_ns = case.evidence.accepts_within_ns
     if not within_ns:
         return
-    asked = [each for all_of in case.creates.values() for each in all_of if each.via is Via.HTTP]
-    since = min((each.answered_ns for each in asked), default=0)
-    for each in sorted(asked, key=lambda each: each.answered_ns):
+    asked = sorted((each for each in case.evidence.asked if each.via is Via.HTTP), key=lambda each: each.answered_ns)
+    since = asked[0].answered_ns if asked else 0
+    for each in asked:
         late = each.answered_ns - since > within_ns
         if late:
             yield each.payment_id, f"no create was taken for {(each.answered_ns - since) / 1e9:.1f} s"
-        if late or each.answer in {Answer.ACCEPTED, Answer.REPEATED}:
+        if late or (each.answer in {Answer.ACCEPTED, Answer.REPEATED} and not each.cancel and not each.bad):
             since = each.answered_ns
 
 

@@ -1,6 +1,7 @@
 """Wall clocks that jump: libfaketime in the processes concerned, and for each a file that says how far it is off.
 
-Nothing but wall clocks: CLOCK_MONOTONIC, waits and the times of files stay true. ``time.sleep`` alone fails under it.
+Nothing but wall clocks: CLOCK_MONOTONIC, waits and the times of files stay true. Only ``time.sleep`` fails under it:
+left to the true monotonic clock, libfaketime has no clock_nanosleep to call. Nothing in the roles sleeps so.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import asyncpg
 import redis.asyncio as redis
 
 from ops.chaos import asked, history
-from ops.chaos.case import Deed
+from ops.chaos.case import Deed, aims_at
 from ops.chaos.evidence import GRACE_NS, MS, Arrival, Charge, Evidence, Letter, Limit, Origin, Skew, Told
 from ops.chaos.history import Entry, Kind
 from ops.chaos.rig import Rig
@@ -91,11 +91,17 @@ def blind(faults: Iterable[Entry]) -> list[tuple[int, int]]:
 
 
 def skews(faults: Iterable[Entry]) -> list[Skew]:
-    """When the clock of a role was wrong, and by how much; Redis' own is nobody's time but the limiter's. Pure."""
+    """When the clock of a dispatch process was wrong, and by how much. Pure.
+
+    Intents and ends are told by dispatch alone: no other process' clock explains what they say. A jump that was never
+    made explains nothing.
+    """
     return [
         Skew(begin.at_ns, end.at_ns, begin.data["ms"] * MS)
         for begin, end in _spans(faults)
-        if begin.data["deed"].startswith(f"{Deed.CLOCK} ") and not begin.data["deed"].endswith(" redis")
+        if begin.data["deed"].startswith(f"{Deed.CLOCK} ")
+        and aims_at("dispatch", begin.data["on"])
+        and end.data["done"]
     ]
 
 
@@ -178,8 +184,8 @@ def _provider(rig: Rig) -> tuple[list[Arrival], list[Charge]]:
             raise ValueError(f"the log of {lane}'s provider is full: a shorter case, please")
         (rig.folder / f"provider-{lane}.json").write_text(json.dumps(found))
         for seen in found["requests"]:
-            asked = seen["path"].rpartition("/")[2] if seen["method"] == "GET" else ""
-            key = seen["key"] or asked or seen["reference"] or ""
+            wanted = seen["path"].rpartition("/")[2] if seen["method"] == "GET" else ""
+            key = seen["key"] or wanted or seen["reference"] or ""
             arrivals.append(Arrival(seen["arrived_ns"], lane, seen["method"], key, seen["reference"] or key))
         charges += [
             Charge(

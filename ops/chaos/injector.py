@@ -60,8 +60,10 @@ class Injector:
             actor = self._chance.choice(actors) if actors else None
             on = actor.name if actor is not None else fault.what
             self._writer.write(Kind.FAULT, of, deed=fault.kind, for_s=fault.for_s, ms=fault.ms, on=on)
+            done = False
             try:
                 undo = await self._do(fault, actor)
+                done = True
                 try:
                     await asyncio.sleep(fault.for_s)
                 finally:
@@ -69,7 +71,7 @@ class Injector:
             except Exception as error:  # noqa: BLE001 - the run goes on, and its verdict says so
                 self.failed.append(f"{fault.kind}: {type(error).__name__}: {error}")
             finally:
-                self._writer.write(Kind.HEAL, of, deed=fault.kind)
+                self._writer.write(Kind.HEAL, of, deed=fault.kind, done=done)
 
     async def _do(self, fault: Fault, actor: Actor | None) -> Undo:
         """Do it; how it is undone."""

@@ -131,7 +131,7 @@ def _open(evidence: Evidence) -> dict[str, list[tuple[int, int]]]:
     lanes: dict[str, str] = {}
     for event in evidence.events:
         if event.state in FINAL or event.state is State.REVIEW:
-            at = evidence.moments(event.at_ms)[-1]
+            at = min(evidence.moments(event.at_ms))
             over[event.payment_id] = min(at, over.get(event.payment_id, at))
             lanes[event.payment_id] = event.lane
     found: dict[str, list[tuple[int, int]]] = {}

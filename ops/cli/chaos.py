@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,40 +87,49 @@ def run_cases(
     names: Annotated[list[str], typer.Argument(help="Cases: names that `kifiya chaos cases` lists, or files.")],
     *,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the case's own.")] = None,
-    duration: Annotated[float | None, typer.Option(min=1, help="Seconds of load, instead of the case's own.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1, max=3600, help="Seconds of load, instead of the case's own.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many cases at once, each with a gateway of its own.")] = 1,
     keep: Annotated[Path | None, typer.Option(help="Keep all that a run leaves under this folder.")] = None,
 ) -> None:
     """Attack a gateway of real processes, then judge it: load, faults, seed and duration are the case's.
 
-    Ends with the ledger of all cases. Exit status 1, with the command that repeats it, where a promise was broken;
-    what that run has left stays.
+    Ends with the ledger of all cases that ran. Exit status 1, with the command that repeats it, where a promise was
+    broken or a case could not run; what that run has left stays.
     """
     from dataclasses import replace  # noqa: PLC0415
 
     from ops.chaos import case as cases  # noqa: PLC0415 - heavy, and needed here only
-    from ops.chaos.attempt import at_once  # noqa: PLC0415
-    from ops.local.child import StartError  # noqa: PLC0415
+    from ops.chaos.attempt import Attempt, at_once  # noqa: PLC0415
 
+    chosen = []
     try:
-        chosen = [cases.load(name) for name in names]
+        for name in names:
+            case = cases.load(name)
+            chosen.append(
+                replace(
+                    case,
+                    seed=case.seed if seed is None else seed,
+                    duration_s=case.duration_s if duration is None else duration,
+                )
+            )
+            cases.check(chosen[-1])
     except cases.BadCase as error:
         fail(str(error))
-    changed = [
-        replace(
-            case, seed=case.seed if seed is None else seed, duration_s=case.duration_s if duration is None else duration
-        )
-        for case in chosen
-    ]
-    found: list[Attempt] = []
-    try:
-        for each in at_once(changed, keep, jobs):
-            again = f"kifiya chaos run {each.case.name} --seed {each.case.seed} --duration {each.case.duration_s:g}"
+    found: dict[int, Attempt] = {}
+    for place, each in at_once(chosen, keep, jobs):
+        case = each.case
+        again = f"kifiya chaos run {shlex.quote(names[place])} --seed {case.seed} --duration {case.duration_s:g}"
+        if isinstance(each, Attempt):
             _verdict(each, again)
-            found.append(each)
-    except StartError as error:
-        fail(str(error))
-    _tell(found)
+            found[place] = each
+        else:
+            typer.echo(f"{case.name}: could not run: {each.why}\n  repeat it: {again}")
+    if found:
+        _tell([each for _, each in sorted(found.items())])
+    if len(found) < len(chosen):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -110,12 +111,16 @@ async def test_three_nodes_hold_each_record_three_times_and_miss_any_one() -> No
         async with Publisher(kafka) as publisher:
             batch = [Message(topics.COMMANDS, b"%d" % number, b"x") for number in range(24)]
             await publisher.publish(batch)
+            [way] = found.proxies["kafka-2"]
+            way.become(Mode.DROP_ANSWERS)
+            storing = asyncio.create_task(publisher.publish(batch, timeout_s=60))
+            async with asyncio.timeout(30):
+                while not way.dropped:
+                    await asyncio.sleep(0.05)
+            assert all(other.dropped == 0 for other in found.proxies["kafka"] if other is not way)
+            way.become(Mode.OPEN)
+            await storing
             for name in names:
                 found.actors[name].kill()
                 await publisher.publish(batch, timeout_s=30)
                 await found.actors[name].revive()
-            [way] = found.proxies["kafka-2"]
-            way.become(Mode.DROP_ANSWERS)
-            assert all(other.dropped == 0 for other in found.proxies["kafka"] if other is not way)
-            way.become(Mode.OPEN)
-            await publisher.publish(batch, timeout_s=30)

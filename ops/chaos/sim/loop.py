@@ -132,7 +132,11 @@ class Loop(asyncio.SelectorEventLoop):
             self._scheduled.clear()  # type: ignore[attr-defined]
 
     def _run_once(self) -> None:
-        """One round, as asyncio's own, but time passes instead of being waited for. Raises Deadlock."""
+        """One round, as asyncio's own, but time passes instead of being waited for. Raises Deadlock.
+
+        Cancelled timers stay until they are due: to sweep them is no faster, and a heap built anew orders equal moments
+        otherwise, so that a seed's life would hang on when it was swept.
+        """
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
         if not ready:
             while scheduled and scheduled[0]._cancelled:  # noqa: SLF001 - as asyncio does

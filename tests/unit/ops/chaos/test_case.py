@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,42 @@ def case_of(**changes: Any) -> cases.Case:
     ("changes", "says"),
     [
         ({"colour": 1}, "colour: is no field"),
-        ({"name": ""}, "name, purpose"),
+        ({"name": ""}, "name: must be text of the form"),
+        ({"name": "../../x"}, "name: must be text of the form"),
+        ({"name": 3}, "name: must be text of the form"),
+        ({"purpose": ""}, "purpose: must say something"),
+        ({"purpose": ["b"]}, "purpose: must be text"),
+        ({"seed": "x"}, "seed: must be a whole number"),
+        ({"seed": 1.0}, "seed: must be a whole number"),
+        ({"seed": -1}, "seed: must be a whole number"),
+        ({"duration_s": "60"}, "duration_s: must be seconds"),
+        ({"duration_s": float("nan")}, "duration_s: must be seconds"),
+        ({"stack": ["apache"]}, "stack: must be"),
+        ({"workers": 5}, "workers: must be an object"),
+        ({"workers": {"dispatch": "3"}}, "workers.dispatch: must be how many processes"),
+        ({"workers": {"dispatch": 0}}, "workers.dispatch: must be how many processes, from 1 to 16"),
+        ({"workers": {"dispatch": -1}}, "workers.dispatch: must be how many"),
+        ({"workers": {"dispatch": 10**9}}, "workers.dispatch: must be how many"),
+        ({"workers": {"dispatch": True}}, "workers.dispatch: must be how many"),
+        ({"settings": {"MAX_ATTEMPTS": 3}}, "settings.MAX_ATTEMPTS: must be text"),
+        ({"settings": []}, "settings: must be an object"),
+        ({"workload": {"http": "4"}}, "workload.http: must be times a second"),
+        ({"workload": {"http": 10**9}}, "workload.http: must be times a second"),
+        ({"workload": {"bad": 2}}, "workload.bad: must be a share"),
+        ({"workload": {"methods": {}}}, "workload.methods: must be an object with something in it"),
+        ({"workload": {"methods": {"pm_x": 0}}}, "workload.methods.pm_x: must be a weight"),
+        ({"kafka_nodes": 3.0}, "kafka_nodes: must be 1 or 3"),
+        ({"kafka_nodes": True}, "kafka_nodes: must be 1 or 3"),
+        ({"accepts_within_s": "5"}, "accepts_within_s: must be seconds"),
+        ({"accepts_within_s": None}, "accepts_within_s: must be seconds"),
+        ({"accepts_within_s": 5}, "accepts_within_s: nothing is asked over HTTP"),
+        ({"faults": [{"do": "kill", "what": ["redis"], "at_s": 1}]}, "faults.0.what: must be text"),
+        ({"faults": [{"do": "kill", "at_s": 1}]}, "faults.0.what: is missing"),
+        ({"faults": [{"do": "stall", "what": "redis", "of": 3, "at_s": 1}]}, "faults.0.of: must be text"),
+        ({"faults": [{"do": "kill", "what": "sink", "at_s": True}]}, "faults.0: at_s and for_s are seconds"),
+        ({"faults": [{"do": "kill", "what": "sink", "at_s": 1, "for_s": None}]}, "faults.0: at_s and for_s are sec"),
+        ({"faults": [{"do": "kill", "what": "sink", "every_s": ["1", 2]}]}, "faults.0.every_s: must be two numbers"),
+        ({"duration_s": 3600, "faults": [{"do": "kill", "what": "sink", "every_s": [1e-9, 1e-9]}]}, "1000 are"),
         ({"duration_s": 0}, "duration_s"),
         ({"stack": "moon"}, "stack: must be"),
         ({"lanes": {"One": {}}}, "lanes: lane 'One'"),
@@ -76,7 +112,7 @@ def test_what_is_wrong_with_a_case_is_named(changes: dict[str, Any], says: str) 
     assert says in str(told.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])
 def test_what_is_no_object_is_no_case(text: str) -> None:
     with pytest.raises(BadCase):
         parse(text)
@@ -106,11 +142,25 @@ def test_a_node_of_kafka_is_a_target_of_its_own_and_one_of_all() -> None:
         ("ingress", "ingress", True),
         ("ingress", "ingress#2", True),
         ("sink", "intake", False),
+        ("dispatch-wide", "dispatch-wide-2", False),
+        ("dispatch-wide-2", "dispatch-wide-2#3", True),
+        ("dispatch", "dispatch-wide-2#3", True),
         ("redis", "redis", True),
     ],
 )
 def test_a_role_is_all_its_processes_and_dispatch_all_lanes(what: str, name: str, expected: bool) -> None:
     assert cases.aims_at(what, name) is expected
+
+
+def test_a_file_that_is_no_text_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "moon.json").write_bytes(b"\xff")
+    with pytest.raises(BadCase, match=r"moon\.json: is not text"):
+        cases.load(str(tmp_path / "moon.json"))
+
+
+def test_a_field_that_is_missing_is_named() -> None:
+    with pytest.raises(BadCase, match="purpose: is missing"):
+        parse('{"name": "a"}')
 
 
 def test_an_unknown_case_is_told_with_those_there_are() -> None:

@@ -79,6 +79,7 @@ print(used_s, time.monotonic() - begun)
 
 
 @needed
+@pytest.mark.alone
 @pytest.mark.parametrize("ms", [0, 3_600_000, -3_600_000])
 def test_threads_wait_for_one_another_as_they_do_without_the_library(tmp_path: Path, ms: int) -> None:
     """They wait for Python's own lock on a condition with a deadline: mishandled, they spin."""

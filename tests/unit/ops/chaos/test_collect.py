@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from ops.chaos.checker import check
 from ops.chaos.collect import BLIND_AFTER_NS, _Topics, blind, skews
 from ops.chaos.evidence import Skew
 from ops.chaos.history import Entry, Kind
 from ops.chaos.wishes import CARDS
 from schemas import topics
+from tests.unit.ops.chaos.world import S, changed, healthy
 
 
-def entry(kind: Kind, of: str, at_ns: int, deed: str, **data: int) -> Entry:
+def entry(kind: Kind, of: str, at_ns: int, deed: str, **data: Any) -> Entry:
     return Entry(kind=kind, at_ns=at_ns, actor="injector", of=of, data={"deed": deed, **data})
 
 
@@ -35,13 +40,40 @@ def test_a_failover_blinds_the_ingress_from_when_the_standby_was_cut_off_and_a_c
     assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
 
 
-def test_a_skew_is_a_roles_clock_from_its_jump_until_it_is_set_right() -> None:
+def test_a_skew_is_a_dispatchs_clock_from_its_jump_until_it_is_set_right() -> None:
     faults = [
-        entry(Kind.FAULT, "1", 5, "clock delay", ms=-150), entry(Kind.FAULT, "2", 6, "clock redis", ms=7),
-        entry(Kind.FAULT, "3", 6, "kill delay", ms=0), entry(Kind.HEAL, "2", 7, "clock redis"),
-        entry(Kind.HEAL, "1", 9, "clock delay"), entry(Kind.HEAL, "3", 9, "kill delay"),
+        entry(Kind.FAULT, "1", 5, "clock dispatch", ms=-150, on="dispatch-a#2"),
+        entry(Kind.FAULT, "2", 6, "clock redis", ms=7, on="redis"),
+        entry(Kind.FAULT, "3", 6, "kill dispatch", ms=0, on="dispatch-a"),
+        entry(Kind.HEAL, "2", 7, "clock redis", done=True),
+        entry(Kind.HEAL, "1", 9, "clock dispatch", done=True),
+        entry(Kind.HEAL, "3", 9, "kill dispatch", done=True),
     ]  # fmt: skip
     assert skews(faults) == [Skew(5, 9, -150_000_000)]
+
+
+@pytest.mark.parametrize("on", ["intake", "ingress", "ingress#2", "delay", "sink", "redis"])
+def test_a_clock_that_tells_no_intent_and_no_end_excuses_none(on: str) -> None:
+    """p0's intent is told 50 ms after its call, at which moment this clock was ahead by that much."""
+    deed = f"clock {on.partition('#')[0]}"
+    found = [
+        [entry(Kind.FAULT, "1", 0, deed, ms=50, on=of), entry(Kind.HEAL, "1", 2 * S, deed, done=True)]
+        for of in (on, "dispatch-a")
+    ]
+    run = healthy()
+    changed(run, "p0", 2, at_ms=run.events[1].at_ms + 50)
+    run.skews = skews(found[0])
+    assert {each.promise for each in check(run.evidence())} == {"intended-first"}
+    run.skews = skews(found[1])
+    assert check(run.evidence()) == []
+
+
+def test_a_jump_that_was_never_made_excuses_nothing() -> None:
+    faults = [
+        entry(Kind.FAULT, "1", 5, "clock dispatch", ms=-150, on="dispatch-a"),
+        entry(Kind.HEAL, "1", 5, "clock dispatch", done=False),
+    ]
+    assert skews(faults) == []
 
 
 def test_a_moved_record_is_at_home_where_its_first_copy_is() -> None:
