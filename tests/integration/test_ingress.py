@@ -79,7 +79,7 @@ async def test_once_the_sink_has_it_the_current_state_is_told(ready: Stack) -> N
         assert len(await published(ready, role.merchant)) == 1
 
 
-@pytest.mark.parametrize("wave", [200, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize("wave", [200, pytest.param(400, marks=[pytest.mark.long, pytest.mark.alone])])
 async def test_parallel_requests_with_one_key_are_published_once(ready: Stack, wave: int) -> None:
     async with ingress(environment(ready)) as role:
         await role.well()

@@ -28,6 +28,7 @@ from tests.integration.http_role import Ingress, environment, ingress, prepare, 
 
 BOUND_S = 2.0
 KIND: Kind = "apache" if os.environ.get("TEST_STACK") == "apache" else "embedded"
+pytestmark = pytest.mark.alone
 
 MIXES = [
     pytest.param(frozenset(mix), id="+".join(mix), marks=[pytest.mark.long] if len(mix) == 2 else [])
@@ -115,7 +116,6 @@ async def lasting(own: Stack) -> AsyncIterator[Ingress]:
         yield role
 
 
-@pytest.mark.alone
 @pytest.mark.kafka
 @pytest.mark.parametrize("how", ["killed", "hung"])
 @pytest.mark.parametrize("mix", MIXES)

@@ -27,7 +27,7 @@ from streams.router import Record, Router
 from tests.integration.http_role import LANE, Ingress, environment, ingress, prepare, published, until
 from tests.integration.test_ingress_away import BOUND_S, KIND, Fault, taken
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 AWAY = {"KAFKA_BOOTSTRAP": "127.0.0.1:9"}
 FAILPOINTS = [
     pytest.param(name, marks=[] if name in {"ingress.after-outbox", "relay.after-publish"} else [pytest.mark.long])
@@ -239,7 +239,6 @@ async def test_a_kill_at_any_point_loses_nothing_that_was_accepted(own: Stack, n
     assert tasks_of(found) == {identity.payment_id(merchant, key): 1 for key in keys}
 
 
-@pytest.mark.alone
 async def test_both_away_is_refused_within_the_bound(own: Stack) -> None:
     fault = Fault(own, frozenset({"postgres"}), "hung")
     async with ingress(environment(own) | AWAY) as role:
