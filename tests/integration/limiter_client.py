@@ -13,6 +13,9 @@ from streams.errors import LimiterUnavailable, PermitExpired
 from streams.limiter.port import Limiter
 from streams.limiter.redis import RedisLimiter
 
+SHORT_S = 0.02
+"""The last of a wait is slept by itself: the kernel wakes later the longer it was to sleep."""
+
 
 async def use(limiter: Limiter, until: float, found: list[float]) -> None:
     """Take permits and use them in time, as a call would, until this monotonic moment."""
@@ -23,7 +26,7 @@ async def use(limiter: Limiter, until: float, found: list[float]) -> None:
             await asyncio.sleep(0.02)
             continue
         while (early_s := permit.opens_at - time.monotonic()) > 0:
-            await asyncio.sleep(early_s)
+            await asyncio.sleep(early_s - SHORT_S if early_s > 2 * SHORT_S else early_s)
         now = time.monotonic()
         with contextlib.suppress(PermitExpired):
             permit.check(now)
