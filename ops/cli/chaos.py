@@ -164,7 +164,7 @@ def matrix(
     try:
         found = attempt(chosen, work, keep)
     except StartError as error:
-        fail(str(error))
+        fail(f"{chosen.name}: {error}")
     _verdict(found, again)
     _tell([found])
 

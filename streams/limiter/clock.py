@@ -21,6 +21,7 @@ KEEP_S: Final = 4.0
 FORGET_S: Final = 60.0
 """Where no exact answer came meanwhile, one older than this says nothing."""
 SLICES: Final = 8
+"""In so many parts the answers of that time are kept, however many there were."""
 ROUNDING_S: Final = 2e-6
 """The store tells whole microseconds."""
 
@@ -89,9 +90,13 @@ class Steadiness:
         """Seconds until permits may be taken; infinite where there is no exact reading to go by."""
         return max(0.0, self._since + self.settle_s - now)
 
+    @property
+    def _keep_s(self) -> float:
+        return min(KEEP_S, self.settle_s)
+
     def _forget(self, now: float) -> None:
-        """Leave what is older than two windows, or the last there was."""
-        kept = [each for each in self._slices if now - each.since <= min(KEEP_S, self.settle_s)]
+        """Drop what is older than two windows; of that, too, the last is kept where there is nothing newer."""
+        kept = [each for each in self._slices if now - each.since <= self._keep_s]
         self._slices = kept or [each for each in self._slices[-1:] if now - each.since <= FORGET_S]
 
     def _fits(self, known: _Slice, least: float, most: float, now: float) -> bool:
@@ -100,7 +105,7 @@ class Steadiness:
 
     def _keep(self, least: float, most: float, now: float) -> None:
         last = self._slices[-1] if self._slices else None
-        if last is None or now - last.since > min(KEEP_S, self.settle_s) / SLICES:
+        if last is None or now - last.since > self._keep_s / SLICES:
             self._slices.append(_Slice(now, least, most))
         else:
             last.least, last.most = max(last.least, least), min(last.most, most)

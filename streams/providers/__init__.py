@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from schemas.lanes import Lane
+from schemas.lanes import KEYLESS_SANDBOX, SANDBOX, Lane
 from streams.providers.port import Outcome, OutcomeKind, Provider
 from streams.providers.simulator import KeylessSimulatorProvider, SimulatorProvider
 
 __all__ = ["PROVIDERS", "Outcome", "OutcomeKind", "Provider", "open_provider"]
 
 PROVIDERS: Final[dict[str, Callable[[Lane], Provider]]] = {
-    "simulator": SimulatorProvider,
-    "simulator-keyless": KeylessSimulatorProvider,
+    SANDBOX: SimulatorProvider,
+    KEYLESS_SANDBOX: KeylessSimulatorProvider,
 }
 
 

@@ -16,14 +16,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from ops.chaos import case as cases
 from ops.chaos.case import Deed
-from ops.chaos.clocks import Clocks, library
+from ops.chaos.clocks import Clocks
 from ops.chaos.proxy import Mode
 from ops.chaos.services import Services, started
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import KafkaSettings, Message, Publisher
 from ops.local import child
-from ops.local.child import StartError
 from schemas import topics
+from tests import faketime
 
 pytestmark = pytest.mark.alone
 
@@ -71,14 +71,7 @@ async def test_a_failover_keeps_what_was_there_when_it_began_and_loses_what_came
         assert await ask(url, "DBSIZE") == 0
 
 
-def has_library() -> bool:
-    try:
-        return library().exists()
-    except StartError:
-        return False
-
-
-@pytest.mark.skipif(not has_library(), reason="libfaketime is not installed: apt-get install libfaketime")
+@faketime.needed
 async def test_the_clock_of_redis_jumps_and_comes_back() -> None:
     faults = [{"do": "clock", "what": "redis", "at_s": 1, "ms": 1}]
     async with services_of(faults=faults) as (found, clocks):

@@ -12,22 +12,9 @@ from aiohttp import web
 from ops.simulator.provider import Provider
 from ops.simulator.server import Simulator
 from schemas.lanes import KEYLESS_SANDBOX, Lane
-from schemas.records import PaymentTask, TaskKind
 from streams.providers import Outcome, OutcomeKind, open_provider
 from streams.providers import Provider as Port
-
-TASK = PaymentTask(
-    kind=TaskKind.CREATE,
-    payment_id="107c45ba-7681-56a0-b5fb-19153d5aa05e",
-    merchant_id="shop",
-    idempotency_key="order-1",
-    fingerprint="f1",
-    amount_minor=100,
-    currency="USD",
-    payment_method="pm_approve",
-    lane="bank",
-    accepted_at_ms=0,
-)
+from tests.unit.streams.world import TASK
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import pytest
 
 from ops.chaos.clocks import Clocks, library
 from ops.local.child import StartError
+from tests import faketime
 
 TELL = """
 import os, sys, time
@@ -20,17 +21,6 @@ for line in sys.stdin:
     print(time.time(), time.time_ns() / 1e9, time.monotonic(), time.clock_gettime(time.CLOCK_MONOTONIC_RAW),
           time.perf_counter(), os.stat(sys.argv[1]).st_mtime, flush=True)
 """
-
-
-def installed() -> bool:
-    try:
-        library()
-    except StartError:
-        return False
-    return True
-
-
-needed = pytest.mark.skipif(not installed(), reason="libfaketime is not installed: apt-get install libfaketime")
 
 
 def test_without_the_library_a_case_with_clocks_says_how_to_get_it(tmp_path: Path) -> None:
@@ -54,7 +44,7 @@ def test_the_library_is_found_where_distributions_put_it(tmp_path: Path, place: 
     assert library(tmp_path) == path
 
 
-@needed
+@faketime.needed
 def test_only_the_processes_that_a_fault_is_about_are_touched(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path, ["dispatch", "ingress"])
     touched = [name for name in ("dispatch-a", "dispatch-b#2", "ingress", "ingress#2", "intake", "redis")
@@ -78,7 +68,7 @@ print(used_s, time.monotonic() - begun)
 """
 
 
-@needed
+@faketime.needed
 @pytest.mark.alone
 @pytest.mark.parametrize("ms", [0, 3_600_000, -3_600_000])
 def test_threads_wait_for_one_another_as_they_do_without_the_library(tmp_path: Path, ms: int) -> None:
@@ -97,7 +87,7 @@ def test_threads_wait_for_one_another_as_they_do_without_the_library(tmp_path: P
     assert 0.1 <= waited_s < 1
 
 
-@needed
+@faketime.needed
 async def test_the_wall_clock_jumps_and_the_monotonic_clocks_and_files_stay_true(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path, ["intake"])
     (seen := tmp_path / "file").touch()
