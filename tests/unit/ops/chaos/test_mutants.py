@@ -11,11 +11,12 @@ from ops.chaos.mutants import Gone, Mutant
 
 
 @pytest.mark.parametrize("mutant", mutants.table(), ids=lambda mutant: mutant.name)
-def test_it_applies_to_the_product_as_it_is_and_is_a_program(mutant: Mutant) -> None:
+def test_it_applies_to_the_product_as_it_is_and_python_stays_a_program(mutant: Mutant) -> None:
     good = (mutants.ROOT / mutant.path).read_text()
     found = mutants.mutated(good, mutant)
     assert found != good
-    ast.parse(found)
+    if mutant.path.endswith(".py"):
+        ast.parse(found)
     for path in mutant.tests.split():
         assert (mutants.ROOT / path).is_file()
 
