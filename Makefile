@@ -73,4 +73,4 @@ chaos: install ## Attack a gateway of real processes on Apache Kafka, kill each 
 
 chaos-long: install ## The same at length: every action at every failpoint, ten lanes, more faults
 	@for action in kill raise pause; do $(BIN)/kifiya chaos matrix --action $$action; done
-	@$(BIN)/kifiya chaos run fallback storm cluster services network roles provider clocks long
+	@$(BIN)/kifiya chaos run --jobs 2 long fallback storm cluster services network roles provider clocks

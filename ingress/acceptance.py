@@ -20,6 +20,7 @@ import orjson
 from ingress import views
 from ingress.idempotency import Claim, Standing
 from ingress.presence import Away
+from ingress.ticks import Ticks
 from ops import trace
 from ops.failpoints import Failpoint
 from ops.kafka.clients import Message
@@ -169,6 +170,7 @@ class Acceptance:
         self._may_wait = may_wait
         self._default_lane = default_lane
         self._publish_timeout_s = publish_timeout_s
+        self._ticks = Ticks()
 
     async def accept(self, command: PaymentCommand, began: float | None = None) -> Taken:
         """Take a checked create, once. Raises PublishError when Kafka gave no ack in time.
@@ -180,6 +182,7 @@ class Acceptance:
         fingerprint = commands.fingerprint(command)
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
         refusal_s = self._queue.refusal(command)
+        await self._ticks.turn()
         ask = self._keys.look if expired or refusal_s else self._keys.claim
         claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(command))
         if older is not None:

@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Any, Final
 
 from ops.bench.figures import Figure
+from ops.bench.payments import MERCHANT
 from ops.bench.rig import Bench, NotMeasured
 from ops.kafka import broker
 from ops.local.child import StartError
@@ -28,7 +29,7 @@ LONGEST_S: Final = 1800.0
 """What one bench may take, with all of its runs."""
 _FOREIGN: Final = (
     "KAFKA_BOOTSTRAP", "KAFKA_DIALECT", "REDIS_URL", "DATABASE_URL", "SIMULATOR_URL", "LANES", "RETRY_TIERS",
-    "COMMAND_PARTITIONS", "LANE_PARTITIONS", "INGRESS_PORT",
+    "COMMAND_PARTITIONS", "LANE_PARTITIONS", "INGRESS_PORT", "KAFKA_MERCHANTS", "KIFIYA_MERCHANT",
 )  # fmt: skip
 
 
@@ -118,11 +119,17 @@ def show(figures: list[Figure]) -> None:
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def own_surroundings() -> None:
+    """What a bench fills and stops is always its own, and whose payments it makes is admitted everywhere."""
+    for variable in _FOREIGN:
+        os.environ.pop(variable, None)
+    os.environ["KIFIYA_MERCHANT"] = MERCHANT
+
+
 def main() -> None:
     """Parse the arguments, measure, print. Exit status 1 only where something could not be measured."""
     arguments = _arguments()
-    for variable in _FOREIGN:  # what a bench fills and stops is always its own
-        os.environ.pop(variable, None)
+    own_surroundings()
     java = shutil.which("java") is not None
     jars = (
         shutil.which("mvn") is not None or (broker.cache_folder() / f"kafka-{broker.version()}" / ".complete").exists()

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from ops.bench import __main__ as main
-from ops.bench import rig
+from ops.bench import payments, rig
 from ops.bench.figures import Aim, Figure
 from ops.bench.rig import Bench, NotMeasured
 from ops.local.child import StartError
+from schemas import codec
+from schemas.records import PaymentCommand
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,14 @@ def test_a_wrong_argument_is_named(
     with pytest.raises(SystemExit, match="2"):
         main.main()
     assert says in capsys.readouterr().err
+
+
+def test_whose_payments_the_bench_makes_a_gateway_of_its_own_admits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"KIFIYA_MERCHANT": "shop", "LANES": "{}", "PATH": "/bin"})
+    main.own_surroundings()
+    assert os.environ == {"KIFIYA_MERCHANT": payments.MERCHANT, "PATH": "/bin"}
+    made = codec.decode(payments.command_of("run", 1).value or b"", PaymentCommand)
+    assert made.merchant_id == payments.MERCHANT
 
 
 @pytest.fixture
