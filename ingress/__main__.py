@@ -85,6 +85,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_DRAIN_S,
         server_header=False,
+        proxy_headers=False,
         headers=hsts(settings.hsts_max_age_s),
         ws="none",
     )

@@ -184,7 +184,12 @@ class Acceptance:
         refusal_s = self._queue.refusal(command)
         await self._ticks.turn()
         ask = self._keys.look if expired or refusal_s else self._keys.claim
-        claim, older = await asyncio.gather(_unless_away(ask(payment_id, fingerprint)), self._older(command))
+        asking = asyncio.create_task(self._older(command))
+        try:
+            claim = await _unless_away(ask(payment_id, fingerprint))
+            older = await asking
+        finally:
+            asking.cancel()
         if older is not None:
             fingerprint = commands.fingerprint(command, stored=older.fingerprint)
         answer = decide(

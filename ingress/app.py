@@ -180,7 +180,8 @@ def assemble(  # noqa: PLR0913 - where all parts meet
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(payments.routes(acceptance, reach, gate, finals, replay))
+    creating = payments.creating(acceptance, reach, gate, finals, replay)
+    app.include_router(payments.routes(acceptance, gate, creating))
     app.include_router(batch.routes(Batch(acceptance, reach, gate, replay, rates)))
     app.include_router(resources.routes(Resources(acceptance, lists, gate)))
     app.include_router(lane_resources.routes(queues))
@@ -188,6 +189,6 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     app.include_router(registry.routes())
     docs.install(app)
     problem.install(app)
-    app.add_middleware(Edge, gate=gate, tenants=tenants, rates=rates, access_log=access_log)
+    app.add_middleware(Edge, gate=gate, tenants=tenants, rates=rates, access_log=access_log, shortcuts=[creating])
     openapi.install(app)
     return app

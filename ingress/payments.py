@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from ingress import prefer, views
 from ingress.acceptance import Acceptance, Answer, Taken
+from ingress.edge import Shortcut
 from ingress.finals import Finals
 from ingress.gate import Gate
 from ingress.models import CREATE, PAYMENT_200, PAYMENT_201, PAYMENT_409, Payment, problems
@@ -32,6 +33,8 @@ TAKING: Final = Histogram(
     "kifiya_ingress_create_seconds", "From a create's body to its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2),
 )  # fmt: skip
+
+CREATE_PATH: Final = "/v1/payments"
 
 _KAFKA_AWAY: Final = Problem(
     503, "kafka-away", "not accepted: neither Kafka nor the outbox has it; send the same key again", retry_after_s=1
@@ -153,14 +156,32 @@ async def create(  # noqa: PLR0913 - all that a create meets
     return Response(views.ended(taken.document, result) if result else taken.document, 201, applied, "application/json")
 
 
-def routes(
+def creating(
     acceptance: Acceptance, reach: Reach, gate: Gate, finals: Finals, replay: Replay = Replay.CONFLICT
-) -> APIRouter:
+) -> Shortcut:
+    """The way of a create: from the edge straight here."""
+
+    async def serve(request: Request) -> Response:
+        code = "none"  # the client left, or a defect: the edge counts those
+        try:
+            found = await create(request, acceptance, reach, gate, replay, finals=finals)
+            code = str(found.status_code)
+        except Problem as error:
+            code = str(error.status)
+            found = response(error)
+        finally:
+            CREATES.labels(code).inc()
+        return found
+
+    return Shortcut(CREATE_PATH, serve)
+
+
+def routes(acceptance: Acceptance, gate: Gate, creating: Shortcut) -> APIRouter:
     """The routes of payments."""
     router = APIRouter(tags=["payments"])
 
     @router.post(
-        "/v1/payments", status_code=201, response_model=Payment, openapi_extra=CREATE,
+        creating.path, status_code=201, response_model=Payment, openapi_extra=CREATE,
         responses={
             201: PAYMENT_201,
             200: PAYMENT_200,
@@ -183,16 +204,7 @@ def routes(
     )  # fmt: skip
     async def create_payment(request: Request) -> Response:
         """Accept a payment; 201 means that it is durable: every in-sync replica has it, or the outbox has."""
-        code = "none"  # the client left, or a defect: the edge counts those
-        try:
-            found = await create(request, acceptance, reach, gate, replay, finals=finals)
-            code = str(found.status_code)
-        except Problem as error:  # answered here: the way through FastAPI costs as much as a create
-            code = str(error.status)
-            found = response(error)
-        finally:
-            CREATES.labels(code).inc()
-        return found
+        return await creating.serve(request)
 
     _reads(router, acceptance, gate)
     return router
