@@ -25,8 +25,6 @@ from ops.local import child
 from schemas import topics
 from tests import faketime
 
-pytestmark = pytest.mark.alone
-
 
 @asynccontextmanager
 async def services_of(**changes: Any) -> AsyncIterator[tuple[Services, Clocks]]:
@@ -45,6 +43,7 @@ async def ask(url: str, *command: Any) -> Any:
         return await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.alone
 async def test_a_failover_keeps_what_was_there_when_it_began_and_loses_what_came_after() -> None:
     async with services_of(faults=[{"do": "failover", "what": "redis", "at_s": 1}]) as (found, _):
         assert found.pair is not None
@@ -72,6 +71,7 @@ async def test_a_failover_keeps_what_was_there_when_it_began_and_loses_what_came
 
 
 @faketime.needed
+@pytest.mark.alone
 async def test_the_clock_of_redis_jumps_and_comes_back() -> None:
     faults = [{"do": "clock", "what": "redis", "at_s": 1, "ms": 1}]
     async with services_of(faults=faults) as (found, clocks):
@@ -85,6 +85,7 @@ async def test_the_clock_of_redis_jumps_and_comes_back() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_three_nodes_hold_each_record_three_times_and_miss_any_one() -> None:
     faults = [{"do": "drop-answers", "what": "kafka-2", "at_s": 1}, {"do": "kill", "what": "kafka", "at_s": 1}]
     async with services_of(stack="apache", kafka_nodes=3, faults=faults) as (found, _):

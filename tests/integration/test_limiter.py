@@ -124,10 +124,10 @@ async def test_no_great_part_of_the_permitted_rate_is_wasted(opening: Open) -> N
     wanted = 0.9 if isinstance(opening(lane_of()), MemoryLimiter) else 0.6
     while len(shares) < 3 and max(shares, default=0.0) < wanted:
         lane = lane_of(limit=5, window_ms=1000)
-        async with clients(opening, lane, 6) as limiters:
-            for limiter in limiters:
+        async with clients(opening, lane, 3) as limiters:
+            for limiter in limiters:  # one after another, each after two windows of rest
                 await limiter.acquire()
-            times = sorted(await used(limiters, 6.0))
+            times = sorted(await used(limiters, 4.0))
         assert most_in_a_window(times, 1.0) <= 5
         spans = [later - at for at, later in zip(times, times[5:], strict=False)]  # five uses take 1 s at best
         shares.append(len(spans) / sum(spans) if spans else 0.0)
