@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,6 @@ import orjson
 from ingress import views
 from ingress.idempotency import Claim, Standing
 from ingress.presence import Away
-from ingress.ticks import Ticks
 from ops import trace
 from ops.failpoints import Failpoint
 from ops.kafka.clients import Message
@@ -170,7 +169,6 @@ class Acceptance:
         self._may_wait = may_wait
         self._default_lane = default_lane
         self._publish_timeout_s = publish_timeout_s
-        self._ticks = Ticks()
 
     async def accept(self, command: PaymentCommand, began: float | None = None) -> Taken:
         """Take a checked create, once. Raises PublishError when Kafka gave no ack in time.
@@ -182,14 +180,8 @@ class Acceptance:
         fingerprint = commands.fingerprint(command)
         expired = command.expires_at_ms is not None and command.expires_at_ms <= (command.accepted_at_ms or 0)
         refusal_s = self._queue.refusal(command)
-        await self._ticks.turn()
         ask = self._keys.look if expired or refusal_s else self._keys.claim
-        asking = asyncio.create_task(self._older(command))
-        try:
-            claim = await _unless_away(ask(payment_id, fingerprint))
-            older = await asking
-        finally:
-            asking.cancel()
+        claim, older = await self._look_up(ask(payment_id, fingerprint), command)
         if older is not None:
             fingerprint = commands.fingerprint(command, stored=older.fingerprint)
         answer = decide(
@@ -253,6 +245,21 @@ class Acceptance:
         """A payment of a list, out of its row, with its place in the queue."""
         payment = views.stored(row)
         return {**payment, "queue": self._queue.of(payment, row["level"])}
+
+    async def _look_up(
+        self, asking: Coroutine[Any, Any, Claim], command: PaymentCommand
+    ) -> tuple[Claim | None, Older | None]:
+        """What Redis and PostgreSQL know, asked at once; whoever is cancelled meanwhile keeps no claim."""
+        others = asyncio.create_task(self._older(command))
+        claim: Claim | None = None
+        try:
+            claim = await _unless_away(asking)
+            return claim, await others
+        except BaseException:
+            others.cancel()
+            if claim is not None and claim.lease:
+                await _unless_away(self._keys.release(command.payment_id or "", claim.lease))
+            raise
 
     async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, began: float) -> Taken:
         payment_id = command.payment_id or ""

@@ -1,14 +1,11 @@
 """Asks of one moment share a round trip: while one batch is under way the next gathers, over a single connection.
 
-A thousand requests a second need no pool of connections for that, and none can run dry under a burst. An ask that
-comes alone goes at once; where they come one after another, a round trip of its own for each would cost more processor
-time than the rest of its request, so rounds keep a small gap.
+A thousand requests a second need no pool of connections for that, and none can run dry under a burst.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
@@ -20,8 +17,6 @@ Answer = TypeVar("Answer")
 Done = TypeVar("Done")
 
 LARGEST: Final = 512
-GAP_S: Final = 0.003
-"""From the beginning of one round to that of the next, at least."""
 _LAG_S: Final = 0.02
 
 
@@ -40,7 +35,6 @@ class Batches(Generic[Ask, Answer]):
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._working: asyncio.Task[None] | None = None
-        self._began = -math.inf
 
     async def ask(self, item: Ask) -> Answer:
         """The store's answer. Raises Away: at once where it is known to be away, else within twice ``timeout_s``."""
@@ -54,17 +48,10 @@ class Batches(Generic[Ask, Answer]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._gap()
                 batch = [self._waiting.popleft() for _ in range(min(LARGEST, len(self._waiting)))]
                 await self._round([pair for pair in batch if not pair[1].done()])
         finally:
             self._working = None
-
-    async def _gap(self) -> None:
-        loop = asyncio.get_running_loop()
-        if (early_s := self._began + GAP_S - loop.time()) > 0 and len(self._waiting) < LARGEST:
-            await asyncio.sleep(early_s)
-        self._began = loop.time()
 
     async def _round(self, batch: list[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         answers: list[Answer | Exception] = []

@@ -62,7 +62,8 @@ class _Answer:
 class Shortcut:
     """A route that is served from here: the router's layers would cost as much as its whole work.
 
-    ``serve`` answers all of the problems that it knows; the router's own route of this path stays, for OpenAPI.
+    ``serve`` returns a response for every Problem; anything else that it raises the edge answers, as a defect. The
+    router's own route of this path stays, for OpenAPI, and serves where the app stands under a root path.
     """
 
     path: str
@@ -120,7 +121,7 @@ class Edge:
                 self._gate.check()
                 who = scope[CALLER] = await self._tenants.authenticate(scope["headers"])
                 answer.add(self._rates.take(who))
-            shortcut = self._shortcuts.get((scope["method"], scope["path"]))
+            shortcut = None if scope.get("root_path") else self._shortcuts.get((scope["method"], scope["path"]))
             if shortcut is None:
                 await self._app(scope, receive, answer)
             else:

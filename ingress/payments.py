@@ -20,6 +20,7 @@ from ingress.presence import Away
 from ingress.problem import DEFECT, Problem, response
 from ingress.requests import KEY_HEADER, json_body, key
 from ingress.tenants import Caller, Reach, caller, own_merchant
+from ingress.ticks import Ticks
 from ops.kafka.clients import PublishError, RecordRefused
 from ops.telemetry import logger
 from schemas import command as commands
@@ -129,7 +130,7 @@ async def take(acceptance: Acceptance, command: PaymentCommand, began: float) ->
 
 
 async def create(  # noqa: PLR0913 - all that a create meets
-    request: Request, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay, *, finals: Finals
+    request: Request, acceptance: Acceptance, reach: Reach, gate: Gate, replay: Replay, *, finals: Finals, ticks: Ticks
 ) -> Response:
     """Take one create. Raises Problem."""
     who = caller(request)
@@ -143,10 +144,12 @@ async def create(  # noqa: PLR0913 - all that a create meets
     async with gate.enter():
         command = parse(fields_of(raw), idempotency_key, who, reach, now_ms=time.time_ns() // 1_000_000)
         if not wait_s or not finals.room:
+            await ticks.turn()
             taken = await take(acceptance, command, began)
             return answer(taken, command.payment_id or "", replay)
     with finals.expect(command.payment_id or "") as waiter:  # from before the publish: the end may come at once
         async with gate.enter():
+            await ticks.turn()
             taken = await take(acceptance, command, began)
         found = answer(taken, command.payment_id or "", replay)
         if taken.answer is not Answer.ACCEPTED:
@@ -160,11 +163,12 @@ def creating(
     acceptance: Acceptance, reach: Reach, gate: Gate, finals: Finals, replay: Replay = Replay.CONFLICT
 ) -> Shortcut:
     """The way of a create: from the edge straight here."""
+    ticks = Ticks()
 
     async def serve(request: Request) -> Response:
         code = "none"  # the client left, or a defect: the edge counts those
         try:
-            found = await create(request, acceptance, reach, gate, replay, finals=finals)
+            found = await create(request, acceptance, reach, gate, replay, finals=finals, ticks=ticks)
             code = str(found.status_code)
         except Problem as error:
             code = str(error.status)

@@ -13,7 +13,10 @@ GAP_S: Final = 0.003
 
 
 class Ticks:
-    """At least ``gap_s`` lies between two ticks; a request that comes alone makes its own, at once."""
+    """About ``gap_s`` lies between two ticks, as the loop keeps time; one that comes alone makes its own, at once.
+
+    The timer is set once, by the first that waits, so nobody waits longer than a gap, however many come.
+    """
 
     def __init__(self, gap_s: float = GAP_S) -> None:
         self._gap_s = gap_s

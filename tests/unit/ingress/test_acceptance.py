@@ -273,3 +273,27 @@ async def test_slow_stores_shorten_the_wait_for_kafka(monkeypatch: pytest.Monkey
     began = time.monotonic()
     await world.acceptance().accept(create(), began - 0.5)  # it stood in line
     assert 0.7 < granted[1] <= 0.95
+
+
+async def test_a_create_that_is_cut_off_after_its_claim_holds_nobody_up() -> None:
+    """As at a stop, while PostgreSQL is asked: the same request again, elsewhere, is not told to wait."""
+    world = World()
+    asked = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    acceptance = world.acceptance()
+    world.payments.find = hang  # type: ignore[method-assign]
+    taking = asyncio.create_task(acceptance.accept(create()))
+    await asked.wait()
+    while ID not in world.keys.entries:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert world.keys.entries[ID]["lease"] == 0
+    del world.payments.find
+    assert (await world.acceptance().accept(create())).answer is Answer.ACCEPTED

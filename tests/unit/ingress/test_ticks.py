@@ -3,45 +3,81 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+from typing import Any
+
+import pytest
 
 from ingress.ticks import Ticks
 
-GAP_S = 0.05
+GAP_S = 30.0
 
 
-async def test_a_request_that_comes_alone_waits_for_nobody() -> None:
-    ticks = Ticks(60.0)
-    async with asyncio.timeout(5):
+class Timers:
+    """The loop's timers, set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        self.set: list[tuple[float, Any]] = []
+        monkeypatch.setattr(loop, "time", lambda: self.now)
+        monkeypatch.setattr(loop, "call_later", lambda delay, call: self.set.append((delay, call)))
+
+    def expire(self) -> None:
+        """The one timer that is set goes off."""
+        [(delay, call)] = self.set
+        self.set.clear()
+        self.now += delay
+        call()
+
+
+async def hands() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    return Timers(monkeypatch)
+
+
+async def test_a_request_that_comes_alone_waits_for_nobody(timers: Timers) -> None:
+    ticks = Ticks(GAP_S)
+    for _ in range(3):
         await ticks.turn()
+        timers.now += GAP_S
+    assert timers.set == []
 
 
-async def test_those_that_come_within_a_gap_go_on_at_the_same_tick() -> None:
-    ticks, loop = Ticks(GAP_S), asyncio.get_running_loop()
-    gone: list[tuple[int, float]] = []
-
-    async def request(number: int) -> None:
-        await ticks.turn()
-        gone.append((number, loop.time()))
-
-    requests = []
-    for number in range(30):
-        requests.append(asyncio.create_task(request(number)))
-        await asyncio.sleep(GAP_S / 10)
-    await asyncio.gather(*requests)
-    assert [number for number, _ in gone] == list(range(30))
-    ticked = sorted({round(at, 3) for _, at in gone})
-    assert len(ticked) <= 30 / 2
-    assert all(later - at > GAP_S / 2 for at, later in itertools.pairwise(ticked))
+async def test_those_that_come_within_a_gap_go_on_at_the_same_tick_which_nobody_puts_off(timers: Timers) -> None:
+    ticks = Ticks(GAP_S)
+    await ticks.turn()
+    for _ in range(3):
+        waiting = []
+        for _ in range(9):
+            timers.now += GAP_S / 10
+            waiting.append(asyncio.create_task(ticks.turn()))
+            await hands()
+            assert [delay for delay, _ in timers.set] == [pytest.approx(0.9 * GAP_S)]
+        assert not any(task.done() for task in waiting)
+        timers.now -= 0.9 * GAP_S - GAP_S / 10  # as the timer counts from the first that waits
+        timers.expire()
+        await hands()
+        assert all(task.done() for task in waiting)
 
 
-async def test_one_that_leaves_takes_nobody_along() -> None:
+async def test_one_that_leaves_takes_nobody_along(timers: Timers) -> None:
     ticks = Ticks(GAP_S)
     await ticks.turn()
     waiting = [asyncio.create_task(ticks.turn()) for _ in range(3)]
-    await asyncio.sleep(0)
+    await hands()
     waiting[1].cancel()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [type(None), asyncio.CancelledError, type(None)]
-    async with asyncio.timeout(5):
-        await ticks.turn()
+    await hands()
+    timers.expire()
+    await hands()
+    assert [task.done() and not task.cancelled() for task in waiting] == [True, False, True]
+    assert waiting[1].cancelled()
+    later = asyncio.create_task(ticks.turn())
+    await hands()
+    timers.expire()
+    await hands()
+    assert later.done()
