@@ -83,6 +83,9 @@ def attempt(case: Case, work: Work, keep: Path | None) -> Attempt:
 def of_case(case: Case, keep: Path | None) -> Attempt | Unrun:
     """Run a case; what kept it from running is an answer, too: the others go on."""
     try:
+        if case.at_failpoints:
+            work = partial(run.run_matrix, case, say=say, action=case.at_failpoints)
+            return attempt(case, work, keep)
         return attempt(case, partial(run.run, case, say=say), keep)
     except Exception as error:  # noqa: BLE001 - whatever it was, the others' verdicts stand
         return Unrun(case, why(error))

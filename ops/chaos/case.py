@@ -115,6 +115,8 @@ class Case:
 
     ``accepts_within_s``: while the load lasts, so long at most passes between two creates that HTTP accepts; 0: however
     long. ``calls_within_s``: so long at most a payment waits while its lane calls nobody; 0: however long.
+    ``at_failpoints``: what happens, instead of faults, to every role at each of its failpoints; the load then lasts
+    until the last one was reached.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Case:
     settings: Mapping[str, str] = field(default_factory=dict)
     accepts_within_s: float = 0.0
     calls_within_s: float = 0.0
+    at_failpoints: Literal["", "kill", "raise", "pause"] = ""
 
     def workers_of(self, role: str) -> list[str]:
         """The names of a role's processes; dispatch's role has its lane in it."""
@@ -230,6 +233,7 @@ _CHECKS: Final[Mapping[type, Mapping[str, typed.Check]]] = {
         "stack": typed.one_of("apache", "embedded"), "kafka_nodes": typed.one_of(*NODES),
         "workers": typed.each_value(typed.whole(1, MOST_WORKERS, "how many processes")),
         "settings": typed.each_value(typed.string), "accepts_within_s": _SECONDS, "calls_within_s": _SECONDS,
+        "at_failpoints": typed.one_of("", "kill", "raise", "pause"),
     },
     Workload: {
         "http": _RATE, "kafka": _RATE, "transactions": _RATE, "repeats": _SHARE, "conflicts": _SHARE,
@@ -330,6 +334,8 @@ def check(case: Case) -> None:
     """Whether its fields go together. Raises BadCase naming the field."""
     if case.accepts_within_s and not case.workload.http:
         raise BadCase("accepts_within_s: nothing is asked over HTTP; say workload.http")
+    if case.at_failpoints and case.faults:
+        raise BadCase("faults: there are none beside at_failpoints")
     _check_stack(case)
     for place, fault in enumerate(case.faults):
         targets = _targets(fault.do, case)

@@ -56,7 +56,9 @@ async def run(case: Case, folder: Path, say: Say) -> Outcome:
         return found, [*violations, *(Violation("faults", "injector", each) for each in injector.failed)]
 
 
-async def run_matrix(case: Case, folder: Path, say: Say, action: str, only: Callable[[Point], bool]) -> Outcome:
+async def run_matrix(
+    case: Case, folder: Path, say: Say, action: str, only: Callable[[Point], bool] = lambda _: True
+) -> Outcome:
     """Run the matrix of failpoints over the case's load, which lasts as long as it takes. Raises StartError."""
     async with rigged(case, folder) as rig:
         matrix, stop = Matrix(rig, action, only), asyncio.Event()

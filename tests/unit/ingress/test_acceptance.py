@@ -285,7 +285,7 @@ async def test_a_create_that_is_cut_off_after_its_claim_holds_nobody_up() -> Non
         await asyncio.Event().wait()
 
     acceptance = world.acceptance()
-    world.payments.find = hang  # type: ignore[method-assign]
+    world.payments.find = hang  # type: ignore[method-assign, assignment]
     taking = asyncio.create_task(acceptance.accept(create()))
     await asked.wait()
     while ID not in world.keys.entries:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from ops.chaos import case as cases
-from ops.chaos.attempt import Attempt, Told, Unrun, at_once, attempt, why
+from ops.chaos import run
+from ops.chaos.attempt import Attempt, Told, Unrun, at_once, attempt, of_case, why
 from ops.chaos.case import Case
 from ops.chaos.checker import Violation
+from ops.chaos.run import Outcome
 from ops.local.child import StartError
 from tests.unit.ops.chaos.world import healthy
 from tests.unit.ops.cli.run import complaint, kifiya
@@ -156,3 +158,18 @@ def test_the_exit_status_is_0_where_all_ran_and_all_held(
 def test_a_case_that_is_none_is_told_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.chaos.attempt.at_once", lambda *_: pytest.fail("nothing is to run"))
     assert complaint(kifiya("chaos", "run", "roles", "moon")).startswith("moon: there is no such case")
+
+
+def test_a_case_with_failpoints_takes_the_roles_through_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def run_matrix(case: Case, folder: Path, *, say: Callable[[str], None], action: str) -> Outcome:
+        say(f"in {folder}")
+        asked.append((case.name, action))
+        raise StartError("enough")
+
+    monkeypatch.setattr(run, "run_matrix", run_matrix)
+    found = of_case(cases.load("failpoints"), tmp_path)
+    assert isinstance(found, Unrun)
+    assert "enough" in found.why
+    assert asked == [("failpoints", "kill")]

@@ -97,6 +97,8 @@ def case_of(**changes: Any) -> cases.Case:
         ({"kafka_nodes": 3, "stack": "embedded"}, "kafka_nodes: the embedded broker is one"),
         ({"faults": [{"do": "kill", "what": "kafka-2", "at_s": 1}]}, "faults.0.what: kill takes one of"),
         ({"kafka_nodes": 3, "faults": [{"do": "stop", "what": "kafka-4", "at_s": 1}]}, "kafka-1, kafka-2, kafka-3, p"),
+        ({"at_failpoints": "melt"}, "at_failpoints: must be"),
+        ({"at_failpoints": "kill", "faults": [{"do": "kill", "what": "sink", "at_s": 1}]}, "faults: there are none"),
         ({"accepts_within_s": -1}, "accepts_within_s: must be seconds"),
         ({"faults": [{"do": "failover", "what": "kafka", "at_s": 1}]}, "faults.0.what: failover takes one of redis"),
         ({"faults": [{"do": "clock", "what": "kafka", "at_s": 1, "ms": 5}]}, "faults.0.what: clock takes one of del"),
