@@ -18,8 +18,8 @@ import httpx2
 
 from ops.bench import payments
 from ops.bench.figures import SECOND_NS, Aim, Figure, shares_used
-from ops.bench.ingress import migrate
 from ops.bench.rig import LANE, Bench, answers, declare, environment, kafka_of, process, role, until
+from ops.bench.served import migrate
 from ops.local.ports import free_port
 from ops.local.stack import Stack, running
 from ops.verify import windows

@@ -12,8 +12,8 @@ import asyncpg
 
 from ops.bench import payments
 from ops.bench.figures import Aim, Figure, rate_of_counts, ratios
-from ops.bench.ingress import migrate
 from ops.bench.rig import Bench, NotMeasured, declare, kafka_of, role
+from ops.bench.served import migrate
 from ops.local.stack import Stack, running
 from schemas import topics
 
