@@ -74,5 +74,4 @@ chaos: install ## Attack a gateway of real processes on Apache Kafka, kill each 
 	@$(BIN)/kifiya chaos run --jobs 2 failpoints fallback storm provider services network cluster clocks
 
 chaos-long: install ## The same at length: every action at every failpoint, ten lanes, more faults
-	@for action in raise pause; do $(BIN)/kifiya chaos matrix --action $$action; done
-	@$(BIN)/kifiya chaos run --jobs 2 long failpoints fallback storm cluster services network roles provider clocks
+	@$(BIN)/kifiya chaos run --jobs 2 long failpoints-pause failpoints-raise failpoints fallback storm provider services network roles cluster clocks

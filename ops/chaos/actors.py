@@ -96,7 +96,8 @@ class Service:
 class Role:
     """A role's process, started again whenever it has ended, unless it is held down.
 
-    ``lives``: further settings, each of one start, first come first served; ``ended`` tells how each life did.
+    ``lives``: further settings, each of one start, first come first served; ``places`` tells where in the log each of
+    these lives began, ``ended`` how every life did.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Role:
     settings: Mapping[str, str]
     log: Path
     lives: deque[Mapping[str, str]] = field(default_factory=deque)
+    places: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     started: int = 0
     down: bool = False
@@ -120,7 +122,10 @@ class Role:
 
     def start(self) -> None:
         """Start it now. Call it from the main thread."""
-        further = self.lives.popleft() if self.lives else {}
+        further: Mapping[str, str] = {}
+        if self.lives:
+            further = self.lives.popleft()
+            self.places.append(self.log.stat().st_size if self.log.exists() else 0)
 
         async def probe() -> bool:
             return await answers(self.url)

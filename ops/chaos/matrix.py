@@ -98,18 +98,19 @@ class Matrix:
         if not todo:
             return
         role.lives = deque(life.settings for life in todo)
+        role.places.clear()
         await self._end(role)  # the life it has is of no use
         for number, life in enumerate(todo, 1):
             of = f"matrix-{next(self._numbers)}"
-            mine = role.started + (0 if role.pid is not None else 1)
-            reached = await self._reached(role, life)
+            reached = await self._reached(role, life, number)
             writer.write(Kind.FAULT, of, deed=f"{self.action} at {role.name.partition('-')[0]}'s points", at=life.label)
             if life.mark is not None:
                 (self.hit if reached else self.missed).append(life.label)
             if reached and "pause" in life.settings.get("FAILPOINTS", ""):
                 await asyncio.sleep(PAUSE_S)
             await asyncio.sleep(AFTER_S)
-            if role.started == mine and role.pid is not None and (number < len(todo) or not reached):
+            lives_on = len(role.places) == number and role.pid is not None  # a quick one is followed by the next
+            if lives_on and (number < len(todo) or not reached):
                 await self._end(role)
             writer.write(Kind.HEAL, of, deed=f"{self.action} at {role.name.partition('-')[0]}'s points")
 
@@ -117,24 +118,26 @@ class Matrix:
         role.kill()
         await role.revive()
 
-    async def _reached(self, role: Role, life: Life) -> bool:
-        """Wait until the log says so. The log is one of all lives: what it held before this one does not count."""
+    async def _reached(self, role: Role, life: Life, number: int) -> bool:
+        """Wait until the log of this life says so; that of all lives is one."""
+        end = time.monotonic() + HIT_S
+        while len(role.places) < number and time.monotonic() < end:
+            await asyncio.sleep(LOOK_S)
         if life.mark is None:
             await role.ready()
             await asyncio.sleep(BEFORE_S)
             return True
-        mark, end = life.mark.encode(), time.monotonic() + HIT_S
-        seen = self._marks(role, mark)
         while time.monotonic() < end:
-            if self._marks(role, mark) > seen:
+            if life.mark.encode() in self._said(role, number):
                 return True
             await asyncio.sleep(LOOK_S)
         return False
 
-    def _marks(self, role: Role, mark: bytes) -> int:
+    def _said(self, role: Role, number: int) -> bytes:
+        begin, end, *_ = [*role.places[number - 1 : number + 1], None, None]
         with suppress(OSError):
-            return role.log.read_bytes().count(mark)
-        return 0
+            return role.log.read_bytes()[begin:end] if begin is not None else b""
+        return b""
 
     async def _poison(self) -> None:
         """Put what nobody can read where only we write: a lane's queues, and the events."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from pathlib import Path
+from typing import cast
+
 import pytest
 
-from ops.chaos.matrix import ACTIONS, lives, shared
+from ops.chaos import matrix as matrices
+from ops.chaos.actors import Role, supervise
+from ops.chaos.history import Writer
+from ops.chaos.matrix import ACTIONS, Life, Matrix, lives, shared
 from ops.chaos.points import POINTS, ROLES
+from ops.chaos.rig import Rig
 from ops.failpoints import Failpoint
 
 PLACE = Failpoint("matrix.place")
@@ -45,3 +54,29 @@ def test_a_life_that_only_brings_something_about_has_no_mark() -> None:
     assert before.mark is None
     assert "FAILPOINTS" not in before.settings
     assert armed.settings == {"FAILPOINTS": "relay.after-publish=kill@1"}
+
+
+async def test_lives_that_end_at_once_are_seen_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second has ended before anybody looks for it; and a mark of one life is none of another's."""
+    monkeypatch.setattr(matrices, "AFTER_S", 0.5)
+    monkeypatch.setattr(matrices, "HIT_S", 4.0)
+    says = "import os; print('failpoint {}: {}'.format(*os.environ.get('FAILPOINTS', 'none=').split('=')))"
+    stays = "import time; time.sleep(0 if 'again' not in os.environ.get('MORE', '') else 60)"
+    role = Role("delay", [sys.executable, "-u", "-c", f"{says}; {stays}"], "http://127.0.0.1:9", {}, tmp_path / "log")
+    todo = [
+        Life({"FAILPOINTS": "a.one=raise@1"}, "failpoint a.one: ", "one"),
+        Life({"FAILPOINTS": "a.two=raise@1"}, "failpoint a.two: ", "two"),
+        Life({"FAILPOINTS": "none=", "MORE": "again"}, "failpoint a.two: ", "not again"),
+        Life({"FAILPOINTS": "a.four=raise@1"}, "failpoint a.four: ", "four"),
+    ]
+    matrix = Matrix(cast("Rig", None), "raise")
+    role.start()
+    looking = asyncio.create_task(supervise([role]))
+    try:
+        with Writer(tmp_path / "faults.jsonl", "matrix") as writer:
+            await matrix._one(role, todo, writer)
+    finally:
+        looking.cancel()
+        await role.stop()
+    assert matrix.hit == ["one", "two", "four"]
+    assert matrix.missed == ["not again"]
