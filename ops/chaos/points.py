@@ -23,9 +23,10 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 
 NOWHERE: Final = "127.0.0.1:9"
 _AWAY: Final = {"KAFKA_BOOTSTRAP": NOWHERE}
-_FORGETFUL: Final = {"DEDUP_WINDOW_S": "15", "LEDGER_WINDOW_S": "15"}
-"""So short a memory holds its promises while nothing comes again later than PostgreSQL knows of it, and no payment
-waits for its permit longer than that: the ledger may forget a cancel meanwhile."""
+_FORGETFUL: Final = {"DEDUP_WINDOW_S": "60", "LEDGER_WINDOW_S": "60"}
+"""So short a memory holds its promises while nothing comes again later than PostgreSQL knows of it, no payment waits
+for its permit longer than that (the ledger may forget a cancel meanwhile), and no command waits longer for intake to
+come back: a seal that is older is refused. A dead member's session and a pause at the point are 35 s."""
 
 
 @dataclass(frozen=True, slots=True)
