@@ -32,7 +32,10 @@ Work = Callable[[Path], Coroutine[Any, Any, Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of it. ``folder`` holds all that it left: where nothing is wrong and nobody keeps it, it is gone."""
+    """What came of it, and the folder of all that it left: what it broke stands there in ``broken.txt``.
+
+    Where nothing is broken and nobody keeps the folder, it is gone.
+    """
 
     case: Case
     evidence: Evidence
@@ -75,6 +78,9 @@ def attempt(case: Case, work: Work, keep: Path | None) -> Attempt:
         (folder / "traceback.txt").write_text(traceback.format_exc())
         raise
     faults = list(history.read(sorted(folder.glob("faults*.jsonl"))))
+    if violations:
+        told = "".join(f"{each.promise}: {each.subject} {each.detail}\n" for each in violations)
+        (folder / "broken.txt").write_text(told)
     if not violations and keep is None:
         shutil.rmtree(folder, ignore_errors=True)
     return Attempt(case, found, faults, violations, time.monotonic() - began, folder)

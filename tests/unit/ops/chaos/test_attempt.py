@@ -173,3 +173,13 @@ def test_a_case_with_failpoints_takes_the_roles_through_them(monkeypatch: pytest
     assert isinstance(found, Unrun)
     assert "enough" in found.why
     assert asked == [("failpoints", "kill")]
+
+
+def test_a_run_that_breaks_a_promise_leaves_what_it_broke(tmp_path: Path) -> None:
+    async def work(_: Path) -> Outcome:
+        await asyncio.sleep(0)
+        return healthy().evidence(), [Violation("in-time", "payment-1", "ended late")]
+
+    assert (
+        attempt(case_of("a"), work, tmp_path).folder / "broken.txt"
+    ).read_text() == "in-time: payment-1 ended late\n"
