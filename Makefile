@@ -55,7 +55,7 @@ test: check ## Lint, types, import contracts, unit, integration and end-to-end t
 
 test-kafka: export TEST_STACK = apache
 test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka (Java 17, Maven)
-	$(call run-tests,4,(kafka or e2e or long),tests/integration tests/e2e)
+	$(call run-tests,3,(kafka or e2e or long),tests/integration tests/e2e)
 
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench
