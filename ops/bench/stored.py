@@ -60,7 +60,7 @@ async def measure(bench: Bench) -> list[Figure]:
 
 async def _another(stack: Stack, name: str) -> Stack:
     """The same services with an empty database of this name."""
-    db = await asyncpg.connect(stack.database_url, timeout=10)
+    db = await asyncpg.connect(stack.database_url, timeout=10, command_timeout=_WITHIN_S)
     try:
         await db.execute(f'CREATE DATABASE "{name}"')
     finally:

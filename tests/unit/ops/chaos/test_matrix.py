@@ -61,12 +61,12 @@ async def test_lives_that_end_at_once_are_seen_one_by_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(matrices, "AFTER_S", 0.5)
     monkeypatch.setattr(matrices, "HIT_S", 4.0)
     says = "import os; print('failpoint {}: {}'.format(*os.environ.get('FAILPOINTS', 'none=').split('=')))"
-    stays = "import time; time.sleep(0 if 'again' not in os.environ.get('MORE', '') else 60)"
+    stays = "import time; time.sleep(float(os.environ.get('STAYS_S', '0')))"
     role = Role("delay", [sys.executable, "-u", "-c", f"{says}; {stays}"], "http://127.0.0.1:9", {}, tmp_path / "log")
     todo = [
         Life({"FAILPOINTS": "a.one=raise@1"}, "failpoint a.one: ", "one"),
         Life({"FAILPOINTS": "a.two=raise@1"}, "failpoint a.two: ", "two"),
-        Life({"FAILPOINTS": "none=", "MORE": "again"}, "failpoint a.two: ", "not again"),
+        Life({"FAILPOINTS": "none=", "STAYS_S": "60"}, "failpoint a.two: ", "not again"),
         Life({"FAILPOINTS": "a.four=raise@1"}, "failpoint a.four: ", "four"),
     ]
     matrix = Matrix(cast("Rig", None), "raise")
