@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest_asyncio
+from hypothesis import settings
 
 from ops.local.stack import Kind, Stack, running
 from tests import containers
+
+settings.register_profile("busy", deadline=None)  # an example's time is the machine's: speed is shown by make bench
+settings.load_profile("busy")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

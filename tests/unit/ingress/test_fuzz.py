@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.ingress.fakes import AUTHORIZED, BODY, World
 
-COMMON = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+COMMON = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CANARY = "4111111111111111"
 
 text = st.text(max_size=40) | st.sampled_from(

@@ -127,7 +127,7 @@ class Topic(RuleBasedStateMachine):
 
 
 TestTopic = Topic.TestCase
-TestTopic.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestTopic.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def test_a_follower_among_strangers_never_falls_behind() -> None:
