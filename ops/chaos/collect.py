@@ -78,15 +78,16 @@ async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
 
 
 def blind(faults: Iterable[Entry]) -> list[tuple[int, int]]:
-    """When the ingress may have had no memory of keys: while Redis was attacked, and some time after. Pure.
+    """When the ingress may have had no memory of keys: while it or Redis was attacked, and some time after. Pure.
 
-    A failover forgets what was written since the standby was cut off, which is within its span. A clock that jumps by
-    an hour forgets nothing: keys are remembered for longer.
+    An ingress that stands still, or ends, between Kafka's ack and Redis' leaves a key untold. A failover forgets what
+    was written since the standby was cut off, which is within its span. A clock that jumps by an hour forgets nothing:
+    keys are remembered for longer.
     """
     return [
         (begin.at_ns, end.at_ns + BLIND_AFTER_NS)
         for begin, end in _spans(faults)
-        if begin.data["deed"].endswith(" redis") and not begin.data["deed"].startswith(f"{Deed.CLOCK} ")
+        if begin.data["deed"].endswith((" redis", " ingress")) and not begin.data["deed"].startswith(f"{Deed.CLOCK} ")
     ]
 
 
@@ -123,6 +124,7 @@ def _line(record: Any) -> str:
     fields = {
         "topic": record.topic, "partition": record.partition, "offset": record.offset, "at_ms": record.timestamp,
         "key": base64.b64encode(record.key or b"").decode(), "value": base64.b64encode(record.value or b"").decode(),
+        "headers": [(name, base64.b64encode(value or b"").decode()) for name, value in record.headers],
     }  # fmt: skip
     return json.dumps(fields) + "\n"
 

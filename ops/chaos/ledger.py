@@ -87,7 +87,7 @@ class Ledger:
         found += [f"{self.calls:,} provider calls, {self.charges:,} charges; most calls in any window: {most}", ""]
         if self.overruled:
             found += [
-                f"{self.overruled} accepted over HTTP while Redis was away, then refused: the key had another body",
+                f"{self.overruled} accepted over HTTP while Redis lacked the key, then refused: it had another body",
                 "",
             ]
         for promise in PROMISES:

@@ -337,6 +337,28 @@ def test_what_http_took_without_its_memory_and_the_stream_refused_is_no_second_b
     assert broken(run) == set()
 
 
+def test_what_was_taken_first_without_redis_is_not_told_to_it_later() -> None:
+    """Redis was away at the first body, and well at the second; PostgreSQL was not, or did not have it yet."""
+    run = healthy()
+    first = next(each for each in run.asked if each.payment_id == "p0")
+    run.asked = [replace(each, via=Via.HTTP) if each is first else each for each in run.asked]
+    a_body_that_the_stream_refused_in_sight(run)
+    run.blind = [(first.answered_ns - 1, first.answered_ns + 1)]
+    assert broken(run) == set()
+    run.blind = [(first.answered_ns - 2, first.answered_ns - 1)]
+    assert broken(run) == {"as-asked"}
+
+
+def test_each_call_after_the_last_heal_has_its_time() -> None:
+    """One payment that is tried again and again takes as many permits as many payments."""
+    run = healthy()
+    run.healed_ns = 61 * S
+    run.payment(160, State.COMPLETED)
+    assert broken(run) == {"in-time"}
+    run.arrivals += [Arrival(number * S, LANE, "GET", "p160", "p160") for number in range(62, 160)]
+    assert "in-time" not in broken(run)
+
+
 @pytest.mark.parametrize(
     ("ahead_ms", "otherwise"),
     [
