@@ -53,6 +53,9 @@ endef
 test: check ## Lint, types, import contracts, unit, integration and end-to-end tests
 	$(call run-tests,4,not long and not soak,tests)
 
+# What lives for minutes only is not worth optimizing for hours.
+test-kafka chaos chaos-long: export JAVA_TOOL_OPTIONS = -XX:TieredStopAtLevel=1
+
 test-kafka: export TEST_STACK = apache
 test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka (Java 17, Maven)
 	$(call run-tests,3,(kafka or e2e or long),tests/integration tests/e2e)

@@ -21,6 +21,9 @@ from ops.local.ports import free_port
 POM: Final = Path(__file__).with_name("pom.xml")
 HEAP: Final = "-Xmx384m"
 FETCH_S: Final = 600.0
+CLASSES: Final = "classes.jsa"
+"""Java's archive of Kafka's classes as loaded (JEP 350), beside the jars: with it a node starts in half the time."""
+ARCHIVE_S: Final = 60.0
 
 
 def cache_folder() -> Path:
@@ -87,12 +90,21 @@ async def prepare(
     java = shutil.which("java")
     if java is None:
         raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless or use --stack embedded")
-    jars = child.reachable(await asyncio.to_thread(fetch), folder)
+    fetched = await asyncio.to_thread(fetch)
+    jars = child.reachable(fetched, folder)
+    options = [HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC"]
+    if jars == fetched and await _archived(java, jars):
+        options.append(f"-XX:SharedArchiveFile={jars / CLASSES}")
+    return await _nodes([java, *options, "-cp", f"{jars}/*"], folder, nodes, told, settings or {})
+
+
+async def _nodes(
+    run: list[str], folder: Path, nodes: int, told: Sequence[int], settings: Mapping[str, object]
+) -> tuple[list[Child], str]:
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     ports = [(free_port(), free_port()) for _ in range(nodes)]
     inside = [free_port() for _ in told]
     bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in ports)
-    run = [java, HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC", "-cp", f"{jars}/*"]
     found: list[Child] = []
     formats: list[asyncio.Task[None]] = []
     async with asyncio.TaskGroup() as group:
@@ -100,7 +112,7 @@ async def prepare(
             home = folder / f"kafka-{node}"
             home.mkdir()
             config = home / "server.properties"
-            lines = _properties(node, ports, home) | dict(settings or {})
+            lines = _properties(node, ports, home) | dict(settings)
             if told:
                 lines |= _told(ports[node - 1], told[node - 1], inside[node - 1])
             config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
@@ -123,6 +135,41 @@ async def prepare(
                 )
             )
     return found, bootstrap
+
+
+async def _archived(java: str, jars: Path) -> bool:
+    """Whether there is an archive of the classes; of several processes one makes it, by a node's run, once.
+
+    A Java that makes none leaves an empty one: it is not asked again.
+    """
+    archive = jars / CLASSES
+    if not archive.exists() and os.access(jars, os.W_OK):
+        with jars.with_name(f"{jars.name}.lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            if not archive.exists():
+                await _archive(java, jars, archive)
+    return archive.exists() and archive.stat().st_size > 0
+
+
+async def _archive(java: str, jars: Path, archive: Path) -> None:
+    folder = child.run_folder("kifiya-classes-")
+    made, part = folder / CLASSES, archive.with_suffix(".part")
+    part.touch()
+    try:
+        [node], _ = await _nodes(
+            [java, HEAP, f"-XX:ArchiveClassesAtExit={made}", "-cp", f"{jars}/*"], folder, 1, (), {}
+        )
+        node.spawn()
+        try:
+            await node.ready(ARCHIVE_S)
+        finally:
+            await node.stop(ARCHIVE_S)  # it is written at its end
+        shutil.copyfile(made, part)
+    except* (StartError, OSError):
+        pass  # the empty one: starts take longer, and say what is wrong where more than this is
+    finally:
+        part.rename(archive)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _run(command: list[str], home: Path) -> None:

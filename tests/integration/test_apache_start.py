@@ -31,6 +31,15 @@ async def test_a_cluster_id_that_begins_with_a_dash_is_no_option(monkeypatch: py
     assert bootstrap.startswith("127.0.0.1:")
 
 
+async def test_a_node_takes_its_classes_from_the_archive() -> None:
+    async with running("apache", parts=frozenset({"kafka"}), overrides=False) as stack:
+        maps = Path(f"/proc/{stack.pids['kafka']}/maps").read_text()
+    jars = broker.fetch()
+    reached = child.reachable(jars, tmp := child.run_folder("kifiya-test-"))
+    shutil.rmtree(tmp)
+    assert (str(jars / broker.CLASSES) in maps) == (reached == jars)
+
+
 async def test_a_start_that_fails_deep_down_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nested(folder: Path, nodes: int) -> tuple[list[child.Child], str]:
         raise ExceptionGroup("outer", [ExceptionGroup("inner", [StartError(f"no room in {folder} for {nodes}")])])
