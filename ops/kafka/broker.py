@@ -24,6 +24,9 @@ FETCH_S: Final = 600.0
 CLASSES: Final = "classes.jsa"
 """Java's archive of Kafka's classes as loaded (JEP 350), beside the jars: with it a node starts in half the time."""
 ARCHIVE_S: Final = 60.0
+_ALONE: Final = {"broker.session.timeout.ms": 2000, "broker.heartbeat.interval.ms": 500}
+"""A node that was killed may register anew once its former session is over: by Kafka's own setting after 9 s, in which
+no other node could serve, either."""
 
 
 def cache_folder() -> Path:
@@ -203,7 +206,7 @@ def _properties(node: int, ports: list[tuple[int, int]], home: Path) -> dict[str
         "offsets.retention.minutes": 5_256_000,
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16_777_216,
-    }
+    } | (_ALONE if nodes == 1 else {})
 
 
 def _told(own: tuple[int, int], told: int, inside: int) -> dict[str, object]:

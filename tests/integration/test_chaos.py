@@ -14,7 +14,7 @@ from ops.chaos import checker, history, run
 from ops.chaos.evidence import Limit
 from ops.chaos.ledger import Ledger
 
-pytestmark = [pytest.mark.alone, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 CASE: dict[str, Any] = {
     "name": "small", "purpose": "something of everything", "duration_s": 10, "stack": "embedded",

@@ -27,7 +27,7 @@ from streams.router import Record, Router
 from tests.integration.http_role import LANE, Ingress, environment, ingress, prepare, published, until
 from tests.integration.test_ingress_away import BOUND_S, KIND, Fault, taken
 
-pytestmark = [pytest.mark.alone, pytest.mark.kafka]
+pytestmark = pytest.mark.kafka
 AWAY = {"KAFKA_BOOTSTRAP": "127.0.0.1:9"}
 FAILPOINTS = [
     pytest.param(name, marks=[] if name in {"ingress.after-outbox", "relay.after-publish"} else [pytest.mark.long])
@@ -92,6 +92,7 @@ def tasks_of(found: list[PaymentCommand]) -> Counter[str]:
     return tasks
 
 
+@pytest.mark.alone
 async def test_kafka_away_is_accepted_durably_and_relayed_in_order(own: Stack) -> None:
     async with ingress(environment(own) | AWAY) as role, ingress(environment(own)) as other:
         created, took_s = await role.timed_post("first")
@@ -110,6 +111,7 @@ async def test_kafka_away_is_accepted_durably_and_relayed_in_order(own: Stack) -
         assert payment_id in {command.payment_id for command in found}
 
 
+@pytest.mark.alone
 async def test_a_publish_that_timed_out_may_be_stored_twice_and_is_one_payment(own: Stack) -> None:
     """The cancel follows its create through the outbox, and behind it."""
     async with ingress(environment(own)) as role:
@@ -165,6 +167,7 @@ async def test_commands_of_a_payment_leave_the_outbox_one_after_another(own: Sta
     assert list(seen.values()) == [["create", "cancel"]] * 20
 
 
+@pytest.mark.alone
 @pytest.mark.long
 async def test_a_full_outbox_is_told_and_takes_again_when_it_is_empty(own: Stack) -> None:
     async with ingress(environment(own) | AWAY | {"OUTBOX_MAX_ROWS": "3"}) as role:
@@ -239,6 +242,7 @@ async def test_a_kill_at_any_point_loses_nothing_that_was_accepted(own: Stack, n
     assert tasks_of(found) == {identity.payment_id(merchant, key): 1 for key in keys}
 
 
+@pytest.mark.alone
 async def test_both_away_is_refused_within_the_bound(own: Stack) -> None:
     fault = Fault(own, frozenset({"postgres"}), "hung")
     async with ingress(environment(own) | AWAY) as role:
