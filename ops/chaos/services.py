@@ -27,7 +27,7 @@ START_S: Final = 120.0
 """How long Kafka's nodes may take, all started at once on a few cores."""
 
 _NODES: Final = {"broker.session.timeout.ms": 5000, "broker.heartbeat.interval.ms": 1000}
-"""A node that was killed is let in again once its old session is over: with Kafka's nine seconds few kills fit in."""
+"""Of several: one that was killed is let in again once its old session is over; with Kafka's 9 s few kills fit in."""
 
 
 @dataclass(slots=True)
@@ -104,7 +104,8 @@ async def _one_redis(home: Path, password: str, clocks: Clocks, exits: AsyncExit
 async def _kafka(found: Services, case: Case, data: Path, exits: AsyncExitStack) -> None:
     links = {"kafka", *case.nodes} & linked(case)
     told = [free_port() for _ in range(case.kafka_nodes)] if links else []
-    nodes, bootstrap = await broker.prepare(data, case.kafka_nodes, told=told, settings=_NODES)
+    settings = _NODES if case.kafka_nodes > 1 else {}
+    nodes, bootstrap = await broker.prepare(data, case.kafka_nodes, told=told, settings=settings)
     found.stack.kafka_bootstrap, found.stack.kafka_dialect = bootstrap, "apache"
     if told:
         ports = [int(address.rpartition(":")[2]) for address in bootstrap.split(",")]

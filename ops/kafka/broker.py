@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +23,10 @@ from ops.local.ports import free_port
 POM: Final = Path(__file__).with_name("pom.xml")
 HEAP: Final = "-Xmx384m"
 FETCH_S: Final = 600.0
-CLASSES: Final = "classes.jsa"
-"""Java's archive of Kafka's classes as loaded (JEP 350), beside the jars: with it a node starts in half the time."""
 ARCHIVE_S: Final = 60.0
 _ALONE: Final = {"broker.session.timeout.ms": 2000, "broker.heartbeat.interval.ms": 500}
 """A node that was killed may register anew once its former session is over: by Kafka's own setting after 9 s, in which
-no other node could serve, either."""
+no other node could serve, either. The price: a node that stood still for 2 s is fenced, until its next heartbeat."""
 
 
 def cache_folder() -> Path:
@@ -93,11 +93,12 @@ async def prepare(
     java = shutil.which("java")
     if java is None:
         raise StartError("Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless or use --stack embedded")
-    fetched = await asyncio.to_thread(fetch)
+    fetched = (await asyncio.to_thread(fetch)).resolve()
     jars = child.reachable(fetched, folder)
     options = [HEAP, "-XX:+UseSerialGC" if nodes > 1 else "-XX:+UseG1GC"]
-    if jars == fetched and await _archived(java, jars):
-        options.append(f"-XX:SharedArchiveFile={jars / CLASSES}")
+    archive = await archived(java, jars) if jars == fetched else None
+    if archive is not None:
+        options.append(f"-XX:SharedArchiveFile={archive}")
     return await _nodes([java, *options, "-cp", f"{jars}/*"], folder, nodes, told, settings or {})
 
 
@@ -140,39 +141,63 @@ async def _nodes(
     return found, bootstrap
 
 
-async def _archived(java: str, jars: Path) -> bool:
-    """Whether there is an archive of the classes; of several processes one makes it, by a node's run, once.
+async def archived(java: str, jars: Path) -> Path | None:
+    """Java's archive of Kafka's classes as loaded (JEP 350): with it a node starts in half the time. Or None.
 
-    A Java that makes none leaves an empty one: it is not asked again.
+    It stands beside the jars and is of this Java: of several processes that lack it one makes it, by a node's run. One
+    that cannot be made now is tried again at the next start; a Java that makes none leaves an empty one.
     """
-    archive = jars / CLASSES
-    if not archive.exists() and os.access(jars, os.W_OK):
-        with jars.with_name(f"{jars.name}.lock").open("w") as lock:
-            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-            if not archive.exists():
-                await _archive(java, jars, archive)
-    return archive.exists() and archive.stat().st_size > 0
+    with suppress(OSError, subprocess.SubprocessError, StartError):
+        archive = jars / _archive_name(java, jars)
+        if not archive.exists() and os.access(jars, os.W_OK):
+            with jars.with_name(f"{jars.name}.lock").open("w") as lock:
+                await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+                if not archive.exists():
+                    await _archive(java, jars, archive)
+        return archive if archive.stat().st_size > 0 else None
+    return None
+
+
+def _archive_name(java: str, jars: Path) -> str:
+    """Another one for another Java, or another path of the jars: it would refuse the archive."""
+    real = Path(java).resolve()
+    about = f"{real} {real.stat().st_size} {real.stat().st_mtime_ns} {jars}"
+    return f"classes-{hashlib.sha256(about.encode()).hexdigest()[:12]}.jsa"
 
 
 async def _archive(java: str, jars: Path, archive: Path) -> None:
+    """Raises OSError, SubprocessError, StartError: then there is none, whole or in part."""
     folder = child.run_folder("kifiya-classes-")
-    made, part = folder / CLASSES, archive.with_suffix(".part")
-    part.touch()
     try:
-        [node], _ = await _nodes(
-            [java, HEAP, f"-XX:ArchiveClassesAtExit={made}", "-cp", f"{jars}/*"], folder, 1, (), {}
-        )
+        made = folder / archive.name
+        try:
+            [node], _ = await _nodes(
+                [java, HEAP, f"-XX:ArchiveClassesAtExit={made}", "-cp", f"{jars}/*"], folder, 1, (), {}
+            )
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         node.spawn()
         try:
             await node.ready(ARCHIVE_S)
         finally:
             await node.stop(ARCHIVE_S)  # it is written at its end
-        shutil.copyfile(made, part)
-    except* (StartError, OSError):
-        pass  # the empty one: starts take longer, and say what is wrong where more than this is
+        _install(made, archive)
     finally:
-        part.rename(archive)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _install(made: Path, archive: Path) -> None:
+    """In place of those before, whole or not at all. Raises OSError."""
+    part = archive.with_suffix(".part")
+    with part.open("wb") as out:
+        if made.exists():
+            with made.open("rb") as found:
+                shutil.copyfileobj(found, out)
+        out.flush()
+        os.fsync(out.fileno())  # Java trusts its length
+    for old in archive.parent.glob("classes-*.jsa"):
+        old.unlink()
+    part.rename(archive)
 
 
 async def _run(command: list[str], home: Path) -> None:
