@@ -121,3 +121,10 @@ async def test_a_start_that_is_cut_off_leaves_no_archive(tmp_path: Path, jars: P
     await asyncio.wait({making})
     assert making.cancelled()
     assert list(jars.iterdir()) == []
+
+
+def test_a_node_alone_waits_less_for_its_former_life_than_one_of_three(tmp_path: Path) -> None:
+    """By Kafka's own setting nine seconds pass before a node that was killed serves again."""
+    ports = [(1, 2), (3, 4), (5, 6)]
+    assert broker._properties(1, ports[:1], tmp_path)["broker.session.timeout.ms"] == 2000
+    assert "broker.session.timeout.ms" not in broker._properties(1, ports, tmp_path)
