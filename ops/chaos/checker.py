@@ -16,6 +16,10 @@ from ops.verify import windows
 from schemas.records import FINAL, EventType, PaymentEvent, State
 
 CONFLICT: Final = "idempotency-conflict"
+WRITTEN_NS: Final = 30 * 1_000_000_000
+"""After that a payment's first row is in PostgreSQL, where nothing is attacked."""
+CALLS_MAX: Final = 8
+"""Calls that one payment may take of what the lane is allowed: the attempts that it has by the policy."""
 DEFECT: Final = "internal-error"
 """A stage that fails after it has told one reason adds this one."""
 
@@ -68,21 +72,23 @@ class Case:
         return asked.answer is Answer.ACCEPTED and asked.origin not in self.conflicts and not self.overruled(asked)
 
     def overruled(self, asked: Asked) -> bool:
-        """Whether HTTP accepted another body under a used key, and the stream refused it.
+        """Whether HTTP accepted another body under a used key that it may not have known, and the stream refused it.
 
-        It may where Redis lacks the key, for it was attacked at some time since the key's first acceptance (or then:
-        what is taken without Redis is not told to it later), and PostgreSQL lacks the payment, too.
+        Redis may lack a key that it has forgotten since the first request with it, or was not told of then, or cannot
+        be asked for now. PostgreSQL may lack its row while nothing is written, and for a while after the first request.
         """
+        if asked.via is not Via.HTTP or asked.payment_id not in self.contradicted:
+            return False
         row = self.evidence.rows.get(asked.payment_id)
+        if row is None or (asked.amount_minor, asked.currency) == (row.amount_minor, row.currency):
+            return False
+        blind, now = self.evidence.blind, asked.answered_ns
         creates = self.creates.get(asked.payment_id, ())
-        since = min((each.answered_ns for each in creates if each.answer is Answer.ACCEPTED), default=asked.answered_ns)
-        return (
-            asked.via is Via.HTTP
-            and asked.payment_id in self.contradicted
-            and any(begin <= asked.answered_ns and since <= end for begin, end in self.evidence.blind)
-            and row is not None
-            and (asked.amount_minor, asked.currency) != (row.amount_minor, row.currency)
-        )
+        first = min((each.answered_ns for each in creates if each.answer is not Answer.REFUSED), default=now)
+        forgotten = any(begin <= now and first <= end for begin, end in blind.lost)
+        untold = any(begin <= moment <= end for begin, end in blind.deaf for moment in (first, now))
+        young = now - first <= WRITTEN_NS or any(begin <= now <= end for begin, end in blind.unwritten)
+        return (forgotten or untold) and young
 
     def repeats(self, asked: Asked) -> bool:
         """Whether its client was told that the payment is there already: a promise as good as an acceptance."""
@@ -288,7 +294,10 @@ def no_card_numbers(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def in_time(case: Case) -> Iterator[tuple[str, str]]:
-    """All is over soon after the last heal: what was open then, retries too, at the permitted rate, and a minute."""
+    """All is over soon after the last heal: the calls that were then still made, at the permitted rate, and a minute.
+
+    Calls count up to their payment's end, and of one payment no more than CALLS_MAX.
+    """
     found = case.evidence
     ends: dict[str, int] = {}
     lanes: dict[str, str] = {}
@@ -299,13 +308,18 @@ def in_time(case: Case) -> Iterator[tuple[str, str]]:
         if done:
             ends[payment_id] = min(min(found.moments(event.at_ms)) for event in done)
             lanes[payment_id] = done[0].lane
+    after: Counter[str] = Counter(
+        each.payment_id
+        for each in found.arrivals
+        if each.payment_id in ends and found.healed_ns < each.at_ns <= ends[each.payment_id]
+    )
     for account, limit in found.limits.items():
         late = [payment_id for payment_id, at in ends.items() if lanes[payment_id] == account and at > found.healed_ns]
-        calls = sum(1 for each in found.arrivals if each.account == account and each.at_ns > found.healed_ns)
-        allowed_ns = max(len(late), calls) * limit.window_ns // limit.calls + found.grace_ns
+        calls = sum(min(max(1, after[payment_id]), CALLS_MAX) for payment_id in late)
+        allowed_ns = calls * limit.window_ns // limit.calls + found.grace_ns
         for payment_id in late:
-            if (after := ends[payment_id] - found.healed_ns) > allowed_ns:
-                yield payment_id, f"ended {after / 1e9:.1f} s after the last heal, {allowed_ns / 1e9:.1f} s are allowed"
+            if (took := ends[payment_id] - found.healed_ns) > allowed_ns:
+                yield payment_id, f"ended {took / 1e9:.1f} s after the last heal, {allowed_ns / 1e9:.1f} s are allowed"
 
 
 def goes_on_accepting(case: Case) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ import redis.asyncio as redis
 
 from ops.chaos import asked, history
 from ops.chaos.case import Deed, aims_at
-from ops.chaos.evidence import GRACE_NS, MS, Arrival, Charge, Evidence, Letter, Limit, Origin, Skew, Told
+from ops.chaos.evidence import GRACE_NS, MS, Arrival, Blind, Charge, Evidence, Letter, Limit, Origin, Skew, Span, Told
 from ops.chaos.history import Entry, Kind
 from ops.chaos.rig import Rig
 from ops.chaos.wishes import CARDS
@@ -27,7 +27,11 @@ from schemas.records import DeadLetter, PaymentEvent, PaymentResult, State
 
 REHOMED: Final = "rehomed-from"
 BLIND_AFTER_NS: Final = 10_000_000_000
-"""How long after Redis is back an answer may still rest on what it had forgotten."""
+"""How long after Redis or the ingress is back an answer may still rest on what was not told or could not be asked."""
+UNWRITTEN_AFTER_NS: Final = 60_000_000_000
+"""How long after the last attack on what leads to PostgreSQL its rows may still be behind."""
+_WRITERS: Final = ("postgres", "sink", "intake", "kafka")
+_HARMLESS: Final = frozenset({Deed.CLOCK, Deed.SCRIPT_FLUSH})
 _SENSITIVE: Final = tuple(card.encode() for card in CARDS)
 _TABLES: Final = (
     "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
@@ -77,18 +81,28 @@ async def evidence(rig: Rig, *, grace_ns: int = GRACE_NS) -> Evidence:
     )  # fmt: skip
 
 
-def blind(faults: Iterable[Entry]) -> list[tuple[int, int]]:
-    """When the ingress may have had no memory of keys: while it or Redis was attacked, and some time after. Pure.
+def blind(faults: Iterable[Entry]) -> Blind:
+    """What may have kept a used key from the ingress. Pure.
 
-    An ingress that stands still, or ends, between Kafka's ack and Redis' leaves a key untold. A failover forgets what
-    was written since the standby was cut off, which is within its span. A clock that jumps by an hour forgets nothing:
-    keys are remembered for longer.
+    A failover forgets what was written since the standby was cut off, which is within its span. An ingress that ends or
+    stands still between Kafka's ack and Redis' leaves a key untold. Clocks that jump and scripts that are gone cost no
+    key.
     """
-    return [
-        (begin.at_ns, end.at_ns + BLIND_AFTER_NS)
-        for begin, end in _spans(faults)
-        if begin.data["deed"].endswith((" redis", " ingress")) and not begin.data["deed"].startswith(f"{Deed.CLOCK} ")
-    ]
+    lost, deaf, unwritten = list[Span](), list[Span](), list[Span]()
+    for begin, end in _spans(faults):
+        deed, _, what = begin.data["deed"].partition(" ")
+        if deed in _HARMLESS:
+            continue
+        if what == "redis":
+            kept = lost if deed in {Deed.KILL, Deed.FLUSH, Deed.FAILOVER} else deaf
+            kept.append((begin.at_ns, end.at_ns + BLIND_AFTER_NS))
+            if kept is lost and deed != Deed.FLUSH:
+                deaf.append(kept[-1])
+        elif what == "ingress":
+            deaf.append((begin.at_ns, end.at_ns + BLIND_AFTER_NS))
+        elif what.startswith(_WRITERS):
+            unwritten.append((begin.at_ns, end.at_ns + UNWRITTEN_AFTER_NS))
+    return Blind(lost, deaf, unwritten)
 
 
 def skews(faults: Iterable[Entry]) -> list[Skew]:

@@ -113,6 +113,23 @@ class Skew:
     ahead_ns: int
 
 
+Span = tuple[int, int]
+"""From one monotonic moment to another, nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """When the ingress may not have known a key.
+
+    ``lost``: Redis forgot what it had; ``deaf``: it was not told, or could not be asked; ``unwritten``: rows were not
+    written, or PostgreSQL could not be asked.
+    """
+
+    lost: Sequence[Span] = ()
+    deaf: Sequence[Span] = ()
+    unwritten: Sequence[Span] = ()
+
+
 GRACE_NS: Final = 60 * 1_000_000_000
 MS: Final = 1_000_000
 CLOCKS_NS: Final = 5 * MS
@@ -125,9 +142,8 @@ class Evidence:
 
     ``letters`` holds every dead letter as often as it stands on the topic; ``stored_letters`` those in PostgreSQL.
     ``healed_ns`` is when the last fault ended; ``leaks`` names the places where a planted card number was found.
-    ``blind``: spans in which the ingress may not have had its memory of keys, Redis being away or just emptied.
-    ``skews``: when some role's clock was wrong. ``accepts_within_ns``: what the case promises of HTTP; 0: nothing;
-    ``calls_within_ns``: the same of a lane's calls.
+    ``blind``: what may have kept a used key from the ingress. ``skews``: when some role's clock was wrong.
+    ``accepts_within_ns``: what the case promises of HTTP; 0: nothing; ``calls_within_ns``: the same of a lane's calls.
     """
 
     asked: Sequence[Asked]
@@ -142,7 +158,7 @@ class Evidence:
     wall_ns: int = 0
     healed_ns: int = 0
     leaks: Sequence[str] = field(default_factory=tuple)
-    blind: Sequence[tuple[int, int]] = field(default_factory=tuple)
+    blind: Blind = Blind()
     skews: Sequence[Skew] = field(default_factory=tuple)
     accepts_within_ns: int = 0
     calls_within_ns: int = 0

@@ -139,7 +139,7 @@ def _accepted(folder: Path) -> list[uuid.UUID]:
     """The payments of which a client was told that they are taken."""
     requests = asked.asked(history.read(sorted(folder.glob("client-*.jsonl"))))
     told = {Answer.ACCEPTED, Answer.REPEATED}
-    return [uuid.UUID(each.payment_id) for each in requests if each.answer in told and not each.bad | each.cancel]
+    return list({uuid.UUID(each.payment_id) for each in requests if each.answer in told and not each.bad | each.cancel})
 
 
 async def _written(rig: Rig) -> int:

@@ -1,9 +1,9 @@
 """The places that an ingress tells in a queue that real workers serve, held against the calls that then go before.
 
 Every role runs as itself, and the provider is the simulator. What is served is made up for by as many new payments;
-some fail at first, so that retries wait for their time, and in the due queue. A place is judged in calls, and a time in
-seconds, by the pace that the lane then had: how fast one is that has two processors for all roles changes from minute
-to minute.
+some fail at first, so that retries wait for their time, and in the due queue. A place is judged in calls, not in
+seconds: how fast a lane is that has two processors for all roles changes from minute to minute. A time is judged where
+the pace is steady.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ MERCHANTS, EACH = 80, 10
 """None has so much waiting that its payments go to a lower level: all stand in one line, forty seconds long."""
 AT_ONCE: Final = 4
 FAST, BACKLOG, STEADY_S = 50, 2000, 40.0
+MEASURING_S: Final = 15.0
+"""Before that a lane whose worker has just begun does not know its own pace."""
 FAILING: Final = {7: "pm_503_twice", 17: "pm_reset"}
 """Of each twenty payments: some answered 503, whose retries are PENDING, and some not at all: those are UNKNOWN."""
 MEASURED_S: Final = 6.0
@@ -237,7 +239,9 @@ async def test_the_time_told_behind_two_thousand_at_fifty_a_second_is_right_with
         await asyncio.sleep(STEADY_S)
         ended.set()
         await keeping
-        told = [each for each in created if each.eta_s is not None][::10]
+        since_ms = created[0].at_ms + MEASURING_S * 1000
+        asked = [each for each in created if each.at_ms >= since_ms][::10]
+        told = [each for each in asked if each.eta_s is not None]
 
         async def called() -> bool:
             calls.read()
@@ -247,6 +251,7 @@ async def test_the_time_told_behind_two_thousand_at_fifty_a_second_is_right_with
         took = [(each, (calls.done[each.call] - each.at_ms) / 1000) for each in told]
         off = sorted((abs((each.eta_s or 0) - seconds) / seconds, each.eta_s, seconds) for each, seconds in took)
         sys.stderr.write(f"{len(off)} times told, {off[len(off) // 2]} in the middle, the furthest off {off[-5:]}\n")
-        assert len(off) > 50
+        assert len(told) >= 0.9 * len(asked), "nearly every answer tells a time"
         assert min(seconds for _, seconds in took) > 30
         assert off[len(off) * 9 // 10][0] <= SHARE, "nine of ten are right"
+        assert off[-1][0] <= 3 * SHARE, "and none is far off"

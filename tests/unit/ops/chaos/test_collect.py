@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ops.chaos.checker import check
-from ops.chaos.collect import BLIND_AFTER_NS, _Topics, blind, skews
-from ops.chaos.evidence import Skew
+from ops.chaos.collect import BLIND_AFTER_NS, UNWRITTEN_AFTER_NS, _Topics, blind, skews
+from ops.chaos.evidence import Blind, Skew
 from ops.chaos.history import Entry, Kind
 from ops.chaos.wishes import CARDS
 from schemas import topics
@@ -24,20 +24,39 @@ def record(topic: str, partition: int, offset: int, value: bytes, *headers: tupl
     return SimpleNamespace(topic=topic, partition=partition, offset=offset, value=value, key=None, headers=headers)
 
 
-def test_the_ingress_is_blind_while_redis_is_attacked_and_some_time_after() -> None:
+def attacked(deed: str, **data: Any) -> Blind:
+    return blind([entry(Kind.FAULT, "1", 5, deed, **data), entry(Kind.HEAL, "1", 9, deed, **data)])
+
+
+@pytest.mark.parametrize(
+    ("deeds", "lost", "deaf", "unwritten"),
+    [
+        (["kill redis", "failover redis"], True, True, False),
+        (["flush redis"], True, False, False),
+        (["stop redis", "reset redis", "stall redis", "drop-answers redis", "latency redis"], False, True, False),
+        (["kill ingress", "stop ingress", "term ingress"], False, True, False),
+        (["kill postgres", "stall postgres", "stop sink", "kill intake", "drop-answers kafka"], False, False, True),
+        (["clock redis", "clock ingress", "script-flush redis", "kill dispatch", "kill delay", "reset provider"],
+         False, False, False),
+    ],
+)  # fmt: skip
+def test_what_is_attacked_keeps_a_key_from_the_ingress_in_its_own_way(
+    deeds: list[str], *, lost: bool, deaf: bool, unwritten: bool
+) -> None:
+    for deed in deeds:
+        found = attacked(deed)
+        assert (found.lost, found.deaf) == (
+            [(5, 9 + BLIND_AFTER_NS)] if lost else [], [(5, 9 + BLIND_AFTER_NS)] if deaf else [],
+        ), deed  # fmt: skip
+        assert found.unwritten == ([(5, 9 + UNWRITTEN_AFTER_NS)] if unwritten else []), deed
+
+
+def test_spans_end_with_their_own_heal() -> None:
     faults = [
         entry(Kind.FAULT, "1", 5, "stop redis"), entry(Kind.FAULT, "2", 6, "kill kafka"),
         entry(Kind.HEAL, "1", 9, "stop redis"), entry(Kind.HEAL, "2", 10, "kill kafka"),
     ]  # fmt: skip
-    assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
-
-
-def test_a_failover_blinds_the_ingress_from_when_the_standby_was_cut_off_and_a_clock_does_not() -> None:
-    faults = [
-        entry(Kind.FAULT, "1", 5, "failover redis"), entry(Kind.HEAL, "1", 9, "failover redis"),
-        entry(Kind.FAULT, "2", 20, "clock redis", ms=3_600_000), entry(Kind.HEAL, "2", 30, "clock redis"),
-    ]  # fmt: skip
-    assert blind(faults) == [(5, 9 + BLIND_AFTER_NS)]
+    assert blind(faults) == Blind([], [(5, 9 + BLIND_AFTER_NS)], [(6, 10 + UNWRITTEN_AFTER_NS)])
 
 
 def test_a_skew_is_a_dispatchs_clock_from_its_jump_until_it_is_set_right() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ops.chaos.evidence import Answer, Arrival, Asked, Charge, Evidence, Letter, Limit, Origin, Skew, Told, Via
+from ops.chaos.evidence import Answer, Arrival, Asked, Blind, Charge, Evidence, Letter, Limit, Origin, Skew, Told, Via
 from schemas import topics
 from schemas.records import EventType, PaymentEvent, State
 
@@ -50,7 +50,7 @@ class Run:
     letters: list[Letter] = field(default_factory=list)
     stored: list[Origin] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
-    blind: list[tuple[int, int]] = field(default_factory=list)
+    blind: Blind = field(default_factory=Blind)
     skews: list[Skew] = field(default_factory=list)
     accepts_within_ns: int = 0
     calls_within_ns: int = 0
