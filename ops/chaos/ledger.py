@@ -87,7 +87,7 @@ class Ledger:
         found += [f"{self.calls:,} provider calls, {self.charges:,} charges; most calls in any window: {most}", ""]
         if self.overruled:
             found += [
-                f"{self.overruled} accepted over HTTP under a used key that no store may have had, then refused by the stream",
+                f"{self.overruled} accepted over HTTP under a used key that no store may have had, then refused",
                 "",
             ]
         for promise in PROMISES:
