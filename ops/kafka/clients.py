@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -18,11 +19,17 @@ from typing import Any, Final, Literal, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     InvalidMessageError,
+    InvalidProducerIdMapping,
     InvalidTopicError,
     KafkaError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
     RecordListTooLargeError,
     RecordTooLargeError,
+    UnknownProducerId,
 )
 from aiokafka.partitioner import murmur2
 
@@ -48,6 +55,17 @@ REFUSALS: Final = (
     InvalidTopicError,
 )
 """Errors that the broker will give for this record for ever."""
+_GAPS: Final = (
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,
+    OutOfOrderSequenceNumber,
+    UnknownProducerId,
+    InvalidProducerIdMapping,
+    ProducerFenced,
+)
+"""Errors after which aiokafka's idempotent producer fails on that partition for ever: a batch that outlives its time
+while no leader is known is dropped with its number taken, and the broker goes on waiting for that number."""
+_CLOSE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,9 @@ class Publisher:
         self._linger_ms = linger_ms
         self._request_timeout_ms = request_timeout_ms
         self._producer: AIOKafkaProducer | None = None
+        self._gap = False
+        self._renewing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect. Raises KafkaError."""
@@ -125,7 +146,18 @@ class Publisher:
         except BaseException:
             await producer.stop()
             raise
-        self._producer = producer
+        self._producer, self._gap = producer, False
+
+    async def _renew(self) -> AIOKafkaProducer | None:
+        """A producer without a gap in its numbers, in place of one that has one. Raises KafkaError."""
+        async with self._renewing:
+            worn = self._producer
+            if worn is not None and self._gap:
+                await self.start()
+                task = asyncio.create_task(_close(worn))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        return self._producer
 
     async def stop(self) -> None:
         """Flush what is in hand and close."""
@@ -168,17 +200,20 @@ class Publisher:
 
         Raises RecordRefused for the first record that the broker refuses for good, PublishTimedOut for anything else.
         """
-        if self._producer is None:
-            raise PublishTimedOut("the producer is not connected")
         send = self._in_batches if _worth_batches(messages) else self._one_by_one
         try:
             async with asyncio.timeout(timeout_s):
-                sent = await send(self._producer, messages)
+                producer = await self._renew() if self._gap else self._producer
+                if producer is None:
+                    raise PublishTimedOut("the producer is not connected")
+                sent = await send(producer, messages)
                 answers = await asyncio.gather(*(answer for _, answer in sent), return_exceptions=True)
         except TimeoutError as error:
             raise PublishTimedOut(f"no ack within {timeout_s} s") from error
         except KafkaError as error:
             raise PublishTimedOut(f"{type(error).__name__}") from error
+        if producer is self._producer and any(isinstance(answer, _GAPS) for answer in answers):
+            self._gap = True
         refused: RecordRefused | None = None
         for (index, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, REFUSALS):
@@ -227,6 +262,13 @@ class Publisher:
             batch.close()
             sent.append((first, await producer.send_batch(batch, topic, partition=partition)))
         return sent
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    """What it still has in hand may be stored, or not: whoever gave it knows neither."""
+    with suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await producer.stop()
 
 
 def _worth_batches(messages: Sequence[Message]) -> bool:

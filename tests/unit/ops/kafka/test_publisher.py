@@ -8,12 +8,30 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, NotEnoughReplicasError
+from aiokafka.errors import (
+    InvalidProducerIdMapping,
+    KafkaError,
+    LeaderNotAvailableError,
+    MessageSizeTooLargeError,
+    NotEnoughReplicasError,
+    NotLeaderForPartitionError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    UnknownProducerId,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from ops.kafka import clients
-from ops.kafka.clients import KafkaSettings, Message, Publisher, PublishTimedOut, RecordRefused, partition_for
+from ops.kafka.clients import (
+    KafkaSettings,
+    Message,
+    Publisher,
+    PublishError,
+    PublishTimedOut,
+    RecordRefused,
+    partition_for,
+)
 
 PARTITIONS = 3
 LARGEST_BATCH = 20_000
@@ -29,6 +47,16 @@ class Producer:
     errors: dict[str, Exception] = field(default_factory=dict)
     silent: str = ""
     batches: int = 0
+    started: bool = False
+    stopped: bool = False
+
+    async def start(self) -> None:
+        if KafkaError in map(type, self.errors.values()):
+            raise KafkaError
+        self.started = True
+
+    async def stop(self) -> None:
+        self.stopped = True
 
     async def partitions_for(self, topic: str) -> set[int]:
         if topic == "unknown":
@@ -154,3 +182,54 @@ async def test_one_missing_ack_leaves_all_unknown(count: int, producer: Producer
 async def test_a_topic_that_nobody_knows_is_no_ack(publisher: Publisher) -> None:
     with pytest.raises(PublishTimedOut):
         await publisher.publish(records("unknown", clients.MANY))
+
+
+GAPS = [
+    OutOfOrderSequenceNumber(), UnknownProducerId(), InvalidProducerIdMapping(), ProducerFenced(),
+    LeaderNotAvailableError(), NotLeaderForPartitionError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", GAPS)
+@pytest.mark.parametrize("count", [1, 100])
+async def test_a_producer_whose_numbers_have_a_gap_is_replaced(
+    producer: Producer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, error: Exception, count: int
+) -> None:
+    """It would fail on that partition for ever, and whatever waits for its ack would stand still for ever."""
+    away, new = Producer(errors={"": KafkaError()}), Producer()
+    coming = [away, new]
+    monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **_: coming.pop(0))
+    producer.errors["a"] = error
+    with pytest.raises(PublishTimedOut, match=type(error).__name__):
+        await publisher.publish(records("b", count) + records("a", count))
+    with pytest.raises(PublishTimedOut, match="KafkaError"):  # no broker to start the next one at
+        await publisher.publish(records("a", count))
+    assert (away.stopped, producer.stopped) == (True, False)
+    await asyncio.gather(*(publisher.publish(records("a", count)) for _ in range(3)))
+    assert sum(map(len, new.stored.values())) == 3 * count
+    assert (new.started, new.stopped, producer.stopped, coming) == (True, False, True, [])
+
+
+async def test_what_a_producer_says_that_was_replaced_meanwhile_is_not_held_against_the_new_one(
+    producer: Producer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(producer, "_answer", lambda *_: answer)
+    asking = asyncio.create_task(publisher.publish(records("a", 1)))
+    await asyncio.sleep(0)
+    publisher._producer = cast("Any", Producer())
+    answer.set_exception(OutOfOrderSequenceNumber())
+    with pytest.raises(PublishTimedOut):
+        await asking
+    assert not publisher._gap
+
+
+async def test_a_producer_whose_record_was_not_stored_for_another_reason_goes_on(
+    producer: Producer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(clients, "AIOKafkaProducer")
+    producer.errors |= {"a": NotEnoughReplicasError(), "b": MessageSizeTooLargeError()}
+    for topic in producer.errors:
+        with pytest.raises(PublishError):
+            await publisher.publish(records(topic, 1))
+    await publisher.publish(records("c", 1))
