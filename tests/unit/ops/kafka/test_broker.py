@@ -103,10 +103,11 @@ async def test_where_no_archive_could_be_made_it_is_tried_again(
     monkeypatch.setattr(broker, "ARCHIVE_S", 1.0)
     leftover = jars / "classes-000000000000.part"
     leftover.write_text("half of one")
-    java = java_of(tmp_path, script)
+    java, asked = java_of(tmp_path, script), [0]
     for _ in range(2):
         assert await broker.archived(java, jars) is None
-    assert len((tmp_path / "calls").read_text().split()) == 4
+        asked.append(len((tmp_path / "calls").read_text().split()))
+    assert asked == sorted(set(asked))
     assert list(jars.iterdir()) == [leftover]
 
 
