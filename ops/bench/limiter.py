@@ -1,4 +1,4 @@
-"""The limiter: how much of what a provider allows three workers use, and the most calls it ever sees in a second.
+"""The limiter: how much of what a provider allows one, three and eight workers use; the most calls in any second.
 
 Real dispatch processes on a backlog, a real Valkey; the simulator notes when each request's first byte arrives.
 """
@@ -26,15 +26,20 @@ from ops.verify import windows
 
 NAME: Final = "limiter"
 LIMIT: Final = 2
-WORKERS: Final = 3
+WORKERS: Final = {1: 60.0, 3: 120.0, 8: 60.0}
+"""How many workers share the lane, and for how many seconds they are watched."""
 SETTLE_S: Final = 5.0
 FLOWING_S: Final = 30.0
 _UNUSED: Final = re.compile(r"^kifiya_permits_(?:not_used|discarded)_total\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    """One stretch of time, in slices as many as there are runs; the joining of the workers is watched, too."""
-    seconds = bench.size(120, 20)
+    """For each number of workers one stretch of time; the joining of the workers is watched, too."""
+    return [figure for workers in WORKERS for figure in await _measure(bench, workers)]
+
+
+async def _measure(bench: Bench, workers: int) -> list[Figure]:
+    seconds = WORKERS[workers] * bench.size(6, 1) / 6
     with TemporaryDirectory(prefix="kifiya-bench-") as folder:
         async with running(bench.kind, overrides=False) as stack:
             await declare(kafka_of(stack))
@@ -43,11 +48,11 @@ async def measure(bench: Bench) -> list[Figure]:
             await payments.fill(kafka_of(stack), payments.task_of, "limiter", backlog)
             async with AsyncExitStack() as parts:
                 url = await _simulator(parts, bench)
-                metrics = await _workers(parts, bench, stack, Path(folder), url)
+                metrics = await _workers(parts, bench, stack, Path(folder), url, workers)
                 async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
                     calls, begin_ns = await _watch(http, url, seconds)
                     unused = await _unused(http, metrics)
-    return _figures(bench, calls, begin_ns, seconds, unused)
+    return _figures(bench, workers, calls, begin_ns, seconds, unused)
 
 
 async def _simulator(parts: AsyncExitStack, bench: Bench) -> str:
@@ -62,11 +67,13 @@ async def _simulator(parts: AsyncExitStack, bench: Bench) -> str:
     return url
 
 
-async def _workers(parts: AsyncExitStack, bench: Bench, stack: Stack, folder: Path, url: str) -> list[str]:
+async def _workers(  # noqa: PLR0913, PLR0917 - one measurement
+    parts: AsyncExitStack, bench: Bench, stack: Stack, folder: Path, url: str, workers: int
+) -> list[str]:
     """Workers with a data folder each; the URLs of their metrics."""
     lanes = json.dumps({LANE: {"provider": "simulator", "limit": LIMIT, "url": url}})
     found = []
-    for number in range(WORKERS):
+    for number in range(workers):
         data = folder / str(number)
         data.mkdir()
         worker = role(bench, stack, data, "streams", "dispatch", "--lane", LANE, LANES=lanes)
@@ -98,14 +105,16 @@ async def _unused(http: httpx2.AsyncClient, metrics: list[str]) -> int:
     return sum(int(float(count)) for text in texts for count in _UNUSED.findall(text))
 
 
-def _figures(bench: Bench, calls: list[dict[str, Any]], begin_ns: int, seconds: float, unused: int) -> list[Figure]:
+def _figures(  # noqa: PLR0913, PLR0917 - one measurement
+    bench: Bench, workers: int, calls: list[dict[str, Any]], begin_ns: int, seconds: float, unused: int
+) -> list[Figure]:
     arrivals = [call["arrived_ns"] for call in calls]
     end_ns = begin_ns + int(seconds * 1e9)
     used = [100 * share for share in shares_used(arrivals, begin_ns, end_ns, 1, LIMIT)]
     slices = [100 * share for share in shares_used(arrivals, begin_ns, end_ns, bench.runs, LIMIT)]
     refused = sum(call["status"] == 429 for call in calls)  # noqa: PLR2004
     return [
-        Figure(NAME, f"used of {LIMIT}/s, {WORKERS} workers, {seconds:g} s", used, "%", Aim(95, at_least=True)),
+        Figure(NAME, f"used of {LIMIT}/s, {seconds:g} s, workers: {workers}", used, "%", Aim(95, at_least=True)),
         Figure(NAME, f"  in each of {bench.runs} slices of the time", slices, "%"),
         Figure(NAME, f"  permits not used, of {len(calls) + unused}", [unused], ""),
         Figure(NAME, f"most calls in any second of {len(calls)}", [windows.most(arrivals, SECOND_NS)], "", Aim(LIMIT)),
