@@ -23,6 +23,7 @@ from ops.kafka.message import Message
 from ops.kafka.tables import Parts
 
 COMMIT_S: Final = 1.0
+POLL_S: Final = 0.05
 RESTART_S: Final = 0.5
 WRITES_S: Final = 5.0
 BATCH: Final = 5
@@ -115,7 +116,7 @@ class Worker(ABC):
     async def writing(self) -> AsyncIterator[None]:
         """As ``ops.kafka.faust_app.App.writing``."""
         while self.rebalancing or not self.lease.holds():
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_S)
         self.writes += 1
         try:
             yield
@@ -172,10 +173,10 @@ class Worker(ABC):
             member.joined.set()
             generation = self.group.generation
             while self.group.assigning and self.group.generation == generation:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL_S)
             if self.group.generation != generation or self.process not in self.group.members:
                 self._shaken.set()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL_S)
                 continue
             await self._take(member.parts, generation)
 
@@ -216,7 +217,7 @@ class Worker(ABC):
         try:
             while True:
                 while self.rebalancing:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(POLL_S)
                 records = [await broker.next(topic, partition, lambda: self.positions[place])]
                 at = records[0].offset
                 records += broker.log(topic, partition)[at + 1 : at + self.batch]
