@@ -8,6 +8,7 @@ be committed. Midway crash: the batch comes again; what was remembered with the 
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -79,8 +80,8 @@ class Intake:
             await self.memory.append(partition, plan.remember.items())
             await AFTER_REMEMBER.reach()
             self.memory.parts.of(partition).update(plan.remember)
-        for decision in plan.decisions:
-            DECISIONS.labels(decision).inc()
+        for decision, count in collections.Counter(plan.decisions).items():
+            DECISIONS.labels(decision).inc(count)
         for reason in plan.letters:
             LETTERS.labels(reason).inc()
         BATCH.observe(len(records))
