@@ -274,6 +274,8 @@ def _text(field: str, value: Any, longest: int) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= longest:
         raise InvalidCommand(field, f"must be a string of 1 to {longest} characters")
+    if value.isascii() and value.isprintable():  # as nearly all are: nothing to be found, and its own normal form
+        return _no_card(field, value)
     if text.unsafe(value):
         raise InvalidCommand(field, "must not hold control, text-direction or invisible characters")
     if len(text.normal(value)) > longest:

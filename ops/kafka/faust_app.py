@@ -8,6 +8,7 @@ What the streams are given, and what is committed: ``ops.kafka.consumer``.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -178,6 +179,8 @@ async def serve(app: App) -> None:
 
     Raises SystemExit(1) after :func:`crash`, and where Faust itself gave up or did not start.
     """
+    gc.collect()
+    gc.freeze()  # what is imported stays: the collector need not walk through it again and again
     stop = asyncio.Event()
     app.stop_wanted = stop
     loop = asyncio.get_running_loop()
