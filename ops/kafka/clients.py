@@ -161,9 +161,12 @@ class Publisher:
 
     async def stop(self) -> None:
         """Flush what is in hand and close."""
-        if self._producer is not None:
+        async with self._renewing:  # or a renewal would leave the next producer behind
             producer, self._producer = self._producer, None
+        if producer is not None:
             await producer.stop()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSE_S)
 
     @property
     def running(self) -> bool:

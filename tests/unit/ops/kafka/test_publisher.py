@@ -233,3 +233,21 @@ async def test_a_producer_whose_record_was_not_stored_for_another_reason_goes_on
         with pytest.raises(PublishError):
             await publisher.publish(records(topic, 1))
     await publisher.publish(records("c", 1))
+
+
+async def test_a_stop_waits_for_a_renewal_and_leaves_no_producer_behind(
+    producer: Producer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, go_on = Producer(), asyncio.Event()
+    monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **_: new)
+    monkeypatch.setattr(new, "start", go_on.wait)
+    publisher._gap = True
+    asking = asyncio.create_task(publisher.publish(records("a", 1)))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(publisher.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait_for(stopping, 5)
+    assert (new.stopped, producer.stopped, publisher._producer) == (True, True, None)
+    await asyncio.wait({asking})
