@@ -12,12 +12,13 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from ingress.app import create_app
 from ingress.security_headers import hsts
 from ingress.settings import IngressSettings
-from ingress.wire import BoundedProtocol
+from ingress.wire import IDLE_S, BoundedProtocol
 from ops.telemetry import configure_logging, logger
 
 _DRAIN_S: Final = 4
@@ -56,6 +57,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
+def config(app: FastAPI, hsts_max_age_s: int = 0) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        log_config=None,
+        access_log=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        server_header=False,
+        proxy_headers=False,
+        headers=hsts(hsts_max_age_s),
+        ws="none",
+    )
+
+
 def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
     """Read the settings, serve until a signal, finish what is in hand, exit 0."""
     for number in signals:
@@ -77,19 +95,7 @@ def main(signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) ->
     except OSError as error:
         where = f"{settings.ingress_host}:{settings.ingress_port}"
         raise SystemExit(f"ingress: INGRESS_HOST, INGRESS_PORT: cannot listen on {where}: {error.strerror}") from error
-    config = uvicorn.Config(
-        app,
-        http=BoundedProtocol,
-        log_config=None,
-        access_log=False,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=_DRAIN_S,
-        server_header=False,
-        proxy_headers=False,
-        headers=hsts(settings.hsts_max_age_s),
-        ws="none",
-    )
-    Server(config, app.state.stopping).run(sockets=[listener])
+    Server(config(app, settings.hsts_max_age_s), app.state.stopping).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ HEAD_BYTES: Final = 16 * 1024
 HEAD_FIELDS: Final = 100
 HEAD_S: Final = 10.0
 """From a connection's opening, or a request's first byte, to the end of the request's headers."""
+IDLE_S: Final = 95
+"""A connection between two requests. Longer than clients and load balancers keep one by default (httpx 5 s, AWS ALB
+60 s, Go 90 s), so that they are the ones who close it: a request that meets the server's closing has no answer."""
 MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """All of one request: headers, body, chunk framing, trailers. A body's own limit is much lower, and answered."""
 
@@ -30,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._in_head = False
+        self._in_message = False
         self._head_bytes = 0
         self._message_bytes = 0
         self._too_much = False
@@ -59,13 +63,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("")
         elif self._message_bytes > MESSAGE_BYTES:
             self.transport.close()
-        elif self._late is None and (self.cycle is None or self.cycle.response_complete):
-            self._late = self.loop.call_later(HEAD_S, self.transport.close)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._wait_for_more()
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._in_message = True
         self._head_bytes = self._message_bytes = 0
 
     def on_headers_complete(self) -> None:
@@ -79,6 +83,11 @@ class BoundedProtocol(HttpToolsProtocol):
             raise TooMuch
         self.scope["kifiya.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]  # ASGI lets servers add keys
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request's last byte."""
+        self._in_message = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in no problem's shape
         """The answer to what is not HTTP, as a problem like all others."""
@@ -100,6 +109,17 @@ class BoundedProtocol(HttpToolsProtocol):
         head += b"".join(name + b": " + value + b"\r\n" for name, value in said)
         self.transport.write(head + b"\r\n" + body)
         self.transport.close()
+
+    def _wait_for_more(self) -> None:
+        """Nothing is in hand. What came is a beginning, or the rest of what was answered before it had come."""
+        if self._in_message or self.cycle is None:
+            if self._late is None:
+                self._late = self.loop.call_later(HEAD_S, self.transport.close)
+        else:  # data makes uvicorn forget that it waits
+            self._in_time()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _in_time(self) -> None:
         if self._late is not None:

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from ingress import __main__ as main
 from ingress import requests, wire
 from ingress.security_headers import hsts
 from tests.unit.ingress.fakes import API_KEY, AUTHORIZED, BODY, ID, KEY, World
@@ -65,9 +66,9 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(world: World) -> AsyncIterator[int]:
+async def serving(world: World, idle_s: int = 1) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1,
+        world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=idle_s,
         headers=hsts(60),
     )  # fmt: skip
     config.load()
@@ -98,8 +99,8 @@ async def connected(port: int) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def client(world: World | None = None) -> AsyncIterator[Client]:
-    async with serving(world or World()) as port, connected(port) as found:
+async def client(world: World | None = None, idle_s: int = 1) -> AsyncIterator[Client]:
+    async with serving(world or World(), idle_s) as port, connected(port) as found:
         yield found
 
 
@@ -226,6 +227,34 @@ async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         for _ in range(start.count(b"\r\n\r\n")):
             assert (await found.answer())[0] == 200
         assert await found.closed() == b""
+
+
+async def test_what_was_answered_before_it_had_come_leaves_the_connection_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    async with client(idle_s=60) as found:
+        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
+        assert (await found.answer())[0] == 415
+        found.writer.write(b"{}")
+        await asyncio.sleep(0.3)
+        found.writer.write(ALIVE + b"\r\n")
+        assert (await found.answer())[0] == 200
+
+
+@pytest.mark.parametrize("rest", [b"", b"{}", b"{}\r\n"])
+async def test_a_connection_that_is_idle_ends(rest: bytes) -> None:
+    async with client() as found:
+        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
+        assert (await found.answer())[0] == 415
+        found.writer.write(rest)
+        assert await found.closed() == b""
+
+
+def test_clients_and_load_balancers_close_idle_connections_first() -> None:
+    """A connection that the server closes while a request is on its way costs that request its answer."""
+    longest_default_s = 90  # Go's net/http; AWS ALB and nginx have 60, httpx 5
+    assert main.config(World().app()).timeout_keep_alive > longest_default_s
 
 
 async def test_a_head_that_dribbles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
