@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, Final
 
 from ops.kafka.message import Message
@@ -66,7 +65,7 @@ def marked(message: Message, context: str | None) -> Message:
     if context is None:
         return message
     rest = tuple(pair for pair in message.headers if pair[0] != HEADER)
-    return replace(message, headers=(*rest, (HEADER, context.encode())))
+    return message._replace(headers=(*rest, (HEADER, context.encode())))
 
 
 def carrying(publish: Publish) -> Publish:

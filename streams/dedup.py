@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 _FORMAT: Final = struct.Struct(">iqqqq32s")
 
@@ -19,8 +18,7 @@ class Verdict(StrEnum):
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The winner: where the payment's first record stands, and what a cancel of the payment has to say about it."""
 
     partition: int

@@ -279,4 +279,4 @@ def letter_of(  # noqa: PLR0913 - a letter says it all
         )
     )
     sealed = seal.of(record.headers)
-    return found if sealed is None else replace(found, headers=(*found.headers, (seal.HEADER, sealed)))
+    return found if sealed is None else found._replace(headers=(*found.headers, (seal.HEADER, sealed)))

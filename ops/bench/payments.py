@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -95,7 +94,7 @@ async def fill(
         for chunk in _chunks(of, run, count):
             await publisher.publish(chunk)
             if copy is not None:
-                await publisher.publish([replace(message, topic=copy) for message in chunk])
+                await publisher.publish([message._replace(topic=copy) for message in chunk])
 
 
 def _chunks(of: Callable[[str, int], Message], run: str, count: int) -> Iterator[list[Message]]:

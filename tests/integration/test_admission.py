@@ -123,7 +123,7 @@ async def test_producers_speak_for_whom_the_setting_names_and_the_ingress_for_al
     home = partition_for(id_of(moved).encode(), COMMAND_PARTITIONS)
     away = stamped(as_json(moved, (home + 1) % COMMAND_PARTITIONS))
     foreign, avro_foreign = as_json(new(OTHER), 5), as_avro(new(OTHER))
-    forged = replace(foreign, value=as_json(new(OTHER)).value, headers=stamped(as_avro(by_http)).headers)
+    forged = foreign._replace(value=as_json(new(OTHER)).value, headers=stamped(as_avro(by_http)).headers)
     await guarded.strangers.publish([as_json(plain), as_avro(avro), away, foreign, avro_foreign, forged])
     await guarded.ingress.publish(as_avro(by_http), 10.0)
     await guarded.forwarded(plain, avro, by_http, moved)

@@ -91,7 +91,7 @@ def test_what_was_seen_before_texts_were_normalised_is_still_seen() -> None:
         amount_minor=1250, currency="USD", payment_method="pm_approve", customer_id=None, metadata={}, lane=None,
         expires_at_ms=None, **typed,
     )  # fmt: skip
-    old = {KEY: dedup.encode(replace(seen, fingerprint=as_sent))}
+    old = {KEY: dedup.encode(seen._replace(fingerprint=as_sent))}
     assert planned(create(7, **typed), memory=old).decisions == ["replay"]
     assert planned(create(8, **typed), memory=old).decisions == ["duplicate"]
     assert planned(create(8, description="Cafes"), memory=old).letters == ["idempotency-conflict"]
