@@ -106,10 +106,13 @@ def why(error: BaseException) -> str:
     return " | ".join("; ".join([said, *getattr(error, "__notes__", [])]).split("\n"))
 
 
-def at_once(chosen: Sequence[Case], keep: Path | None, jobs: int, one: One = of_case) -> Iterator[Told]:
+def at_once(
+    chosen: Sequence[Case], keep: Path | None, jobs: int, one: One = of_case, *, alone: int = 0
+) -> Iterator[Told]:
     """Run these cases, ``jobs`` at once, and tell of each as it ends: its place among them, and what came of it.
 
-    One at a time runs here; several have a process each, which dies with this one and takes no other with it.
+    The first ``alone`` of them run one after another before the others begin. One at a time runs here; several have a
+    process each, which dies with this one and takes no other with it.
     """
     if jobs == 1:
         yield from ((place, one(case, keep)) for place, case in enumerate(chosen))
@@ -118,7 +121,7 @@ def at_once(chosen: Sequence[Case], keep: Path | None, jobs: int, one: One = of_
     running: dict[Future[Attempt | Unrun], tuple[int, ProcessPoolExecutor]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and len(running) < (1 if len(chosen) - len(waiting) - len(running) < alone else jobs):
                 place, case = waiting.popleft()
                 pool = ProcessPoolExecutor(
                     1, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent

@@ -83,7 +83,7 @@ def list_failpoints() -> None:
 
 
 @app.command("run")
-def run_cases(
+def run_cases(  # noqa: PLR0913 - the options of the command
     names: Annotated[list[str], typer.Argument(help="Cases: names that `kifiya chaos cases` lists, or files.")],
     *,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the case's own.")] = None,
@@ -91,6 +91,7 @@ def run_cases(
         float | None, typer.Option(min=1, max=3600, help="Seconds of load, instead of the case's own.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many cases at once, each with a gateway of its own.")] = 1,
+    alone: Annotated[int, typer.Option(min=0, help="So many of the first cases run before, one at a time.")] = 0,
     keep: Annotated[Path | None, typer.Option(help="Keep all that a run leaves under this folder.")] = None,
 ) -> None:
     """Attack a gateway of real processes, then judge it: load, faults, seed and duration are the case's.
@@ -118,7 +119,7 @@ def run_cases(
     except cases.BadCase as error:
         fail(str(error))
     found: dict[int, Attempt] = {}
-    for place, each in at_once(chosen, keep, jobs):
+    for place, each in at_once(chosen, keep, jobs, alone=alone):
         case = each.case
         again = f"kifiya chaos run {shlex.quote(names[place])} --seed {case.seed} --duration {case.duration_s:g}"
         if isinstance(each, Attempt):

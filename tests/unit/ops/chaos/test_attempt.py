@@ -54,6 +54,21 @@ def test_a_worker_that_dies_takes_no_other_case_with_it() -> None:
     assert len({*told.values(), str(os.getpid())}) == len(FATES)
 
 
+def moments(case: Case, _: Path | None) -> Unrun:
+    """In place of a run: it tells when it began and ended."""
+    began = time.monotonic()
+    time.sleep(0.1)
+    return Unrun(case, f"{began} {time.monotonic()}")
+
+
+@pytest.mark.parametrize("alone", [1, 2])
+def test_the_first_ones_run_alone(alone: int) -> None:
+    told = sorted(at_once([case_of(name) for name in "abcd"], None, 3, moments, alone=alone))
+    spans = [tuple(map(float, each.why.split())) for _, each in told if isinstance(each, Unrun)]
+    for place in range(alone):
+        assert all(spans[place][1] <= began for began, _ in spans[place + 1 :])
+
+
 def test_one_at_a_time_runs_here() -> None:
     found = list(at_once([case_of("a"), case_of("b")], None, 1, fate))
     assert [(place, each.case.name, each.why) for place, each in found if isinstance(each, Unrun)] == [
@@ -129,7 +144,7 @@ def told_of(name: str, *promises: str) -> Attempt:
 
 
 def test_the_ledger_is_told_of_all_that_ran_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ends(_: list[Case], __: Path | None, ___: int) -> Iterator[Told]:
+    def ends(*_: object, **__: object) -> Iterator[Told]:
         yield 2, told_of("storm", "nothing-lost")
         yield 1, Unrun(replace(case_of("network"), seed=7), "kafka did not answer")
         yield 0, told_of("roles", "nothing-lost")
@@ -151,12 +166,12 @@ def test_the_ledger_is_told_of_all_that_ran_in_the_order_given(monkeypatch: pyte
 def test_the_exit_status_is_0_where_all_ran_and_all_held(
     told: Attempt | Unrun, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.chaos.attempt.at_once", lambda *_: iter([(0, told)]))
+    monkeypatch.setattr("ops.chaos.attempt.at_once", lambda *_, **__: iter([(0, told)]))
     assert kifiya("chaos", "run", "roles").exit_code == status
 
 
 def test_a_case_that_is_none_is_told_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.chaos.attempt.at_once", lambda *_: pytest.fail("nothing is to run"))
+    monkeypatch.setattr("ops.chaos.attempt.at_once", lambda *_, **__: pytest.fail("nothing is to run"))
     assert complaint(kifiya("chaos", "run", "roles", "moon")).startswith("moon: there is no such case")
 
 
