@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from ops.chaos.evidence import Arrival, Charge
-from ops.chaos.sim.loop import running
+from ops.chaos.sim.loop import running, sleep, within
 from schemas.records import PaymentTask
 from streams.providers.port import BeforeWrite, Outcome, OutcomeKind
 
@@ -108,11 +108,11 @@ class Adapter:
 
     async def _call(self, method: str, task: PaymentTask, key: str, before_write: BeforeWrite) -> Outcome:
         loop, random = running(), self._bank.random
-        await asyncio.sleep(random.uniform(0.0, 0.03))
+        await sleep(random.uniform(0.0, 0.03))
         if not self._bank.kind and random.random() < 0.03:
             return Outcome(kind=OutcomeKind.RETRYABLE, reason="not-connected", sent=False)
         await before_write()
-        answer: asyncio.Future[Any] = loop.create_future()
+        answer: asyncio.Future[Outcome] = loop.create_future()
 
         def arrive() -> None:
             found = self._bank.arrive(method, key, task)
@@ -125,8 +125,6 @@ class Adapter:
 
         loop.call_world(loop.now + random.uniform(0.0, self._jitter_s), arrive)
         try:
-            async with asyncio.timeout(CALL_S):
-                outcome: Outcome = await answer
+            return await within(CALL_S, answer)
         except TimeoutError:
             return Outcome(kind=OutcomeKind.UNKNOWN, reason="timeout")
-        return outcome

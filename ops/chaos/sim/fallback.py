@@ -5,7 +5,6 @@ Workers do nothing but take permits and call; the provider notes what arrives, a
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any, Final, cast
 
 from ops.chaos.checker import Violation
 from ops.chaos.sim.links import Link, Log, LogClient, PostgresConnection, RedisClient
-from ops.chaos.sim.loop import Loop, Process, running
+from ops.chaos.sim.loop import Loop, Process, running, sleep
 from ops.chaos.sim.store import Server
 from ops.verify import windows
 from schemas.lanes import Lane
@@ -103,7 +102,7 @@ class Caller:
             try:
                 await self._call(limiter)
             except LimiterUnavailable:
-                await asyncio.sleep(REST_S)
+                await sleep(REST_S)
             except PermitExpired:
                 pass
 
@@ -113,7 +112,7 @@ class Caller:
         permit = await limiter.acquire(world.random.choice((0.005, 0.05, 0.5)))
         store = Store.REDIS if limiter.authority.epoch % 2 == 0 else Store.POSTGRES
         while (early_s := permit.opens_at - self.clock()) > 0:
-            await asyncio.sleep(early_s)
+            await sleep(early_s)
         permit.check(self.clock())
         loop.call_world(
             loop.now + world.random.uniform(0, LANE.guard_ms / 1000 * 0.45), functools.partial(world.arrive, store)
@@ -147,7 +146,7 @@ class World:
             for _ in range(self.random.randint(1, 5)):
                 self._plan(self.random.choice(self._faults()), self.random.uniform(3.0, TROUBLE_S))
         while running().now < (end := max(self.healed_at + HEAL_S, TROUBLE_S + LONGEST_S if alone else 0.0)):
-            await asyncio.sleep(end - running().now)
+            await sleep(end - running().now)
         self.life.seconds = running().now
         self._judge(end)
         return self.life

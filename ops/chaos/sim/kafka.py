@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from ops.chaos.sim.loop import Process, current, running
+from ops.chaos.sim.loop import Process, current, running, sleep, within
 from ops.kafka.clients import PublishTimedOut, partition_for
 from ops.kafka.message import Message
 
@@ -61,10 +61,21 @@ class Broker:
 
     async def publish(self, messages: list[Message]) -> None:
         """Send; return when all are acked. Raises PublishTimedOut: each may be stored, now or later, or not."""
-        acks = [self._send(message) for message in messages]
+        if not messages:
+            return
+        acked: asyncio.Future[None] = running().create_future()
+        missing = len(messages)
+
+        def ack() -> None:
+            nonlocal missing
+            missing -= 1
+            if not missing and not acked.done():
+                acked.set_result(None)
+
+        for message in messages:
+            self._send(message, ack)
         try:
-            async with asyncio.timeout(PUBLISH_S):
-                await asyncio.gather(*acks)
+            await within(PUBLISH_S, acked)
         except TimeoutError as error:
             raise PublishTimedOut("no ack") from error
 
@@ -73,10 +84,10 @@ class Broker:
         while True:
             log = self.log(topic, partition)
             if (wait_s := self.away_until - running().now) > 0:
-                await asyncio.sleep(wait_s)
+                await sleep(wait_s)
             elif position() < len(log):
                 at = position()
-                await asyncio.sleep(self.random.uniform(0.0005, 0.004))
+                await sleep(self.random.uniform(0.0005, 0.004))
                 if position() == at:
                     return log[at]
             else:
@@ -94,9 +105,8 @@ class Broker:
         usual = self.random.uniform(0.0005, 0.003) if self.random.random() < 0.95 else self.random.uniform(0.01, 0.4)
         return max(usual, self.away_until - running().now)
 
-    def _send(self, message: Message) -> asyncio.Future[None]:
+    def _send(self, message: Message, ack: Callable[[], None]) -> None:
         loop, process = running(), current()
-        acked: asyncio.Future[None] = loop.create_future()
         partition = message.partition
         if partition is None:
             partition = partition_for(message.key or b"", self.count(message.topic))
@@ -113,12 +123,11 @@ class Broker:
                 Stored(message.topic, partition, len(log), message.key, message.value or b"", message.headers, stamp)
             )
             self._news.setdefault((message.topic, partition), asyncio.Event()).set()
-            loop.call_world(loop.now + self.latency_s(), lambda: None if acked.done() else acked.set_result(None))
+            loop.call_world(loop.now + self.latency_s(), ack)
 
         loop.call_world(at, store)
         if process is not None:
             process.writes()
-        return acked
 
 
 @dataclass(slots=True, eq=False)

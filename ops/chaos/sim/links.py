@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ops.chaos.sim.loop import Process, current, running
+from ops.chaos.sim.loop import Process, current, running, sleep
 from ops.chaos.sim.store import ANSWER_S, Client, Server
 from ops.kafka.clients import PublishTimedOut
 from schemas import codec
@@ -49,7 +49,7 @@ class RedisClient(Client):
             return await super()._ask(act)
         if self._link.random.random() < 0.3 and self._server.away_until <= running().now:
             act()  # it was heard, and only the answer is lost
-        await asyncio.sleep(ANSWER_S)
+        await sleep(ANSWER_S)
         raise RedisTimeoutError("cut off")
 
 
@@ -158,11 +158,11 @@ class LogClient:
             if wait_s <= 0 and now < self._link.lags_until:
                 wait_s = log.stored_at[place] + self._link.lag_s - now
             if wait_s > 0:
-                await asyncio.sleep(wait_s)
+                await sleep(wait_s)
             else:
                 found, place = place, place + 1
                 if found >= old or found in kept:
-                    await asyncio.sleep(log.latency_s() if self._link.random.random() < PAUSES else 0.0)
+                    await sleep(log.latency_s() if self._link.random.random() < PAUSES else 0.0)
                     yield log.records[found]
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class Process:
     stopped_until: float = 0.0
     writes_left: int = 0
     doom: Callable[[], None] = lambda: None
+    _context: Context | None = None
 
     def writes(self) -> None:
         """It writes something to the outside world."""
@@ -36,9 +39,18 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run this as the process."""
+        return running().create_task(work, context=self._own())
+
+    def later(self, seconds: float, act: Callable[[], object]) -> None:
+        """Let the process do this."""
+        if self._context is None:
+            self._context = self._own()
+        running().call_later(seconds, act, context=self._context)
+
+    def _own(self) -> Context:
         context = copy_context()
         context.run(_RUNNING.set, self)
-        return asyncio.get_running_loop().create_task(work, context=context)
+        return context
 
 
 _RUNNING: Final[ContextVar[Process | None]] = ContextVar("process", default=None)
@@ -54,36 +66,37 @@ class Deadlock(Exception):
 
 
 class _Handle(asyncio.Handle):
+    """asyncio's, without what it does for its debug mode: a life makes thousands."""
+
     __slots__ = ()
 
-    def _run(self) -> None:
-        if _may_run(self):
-            super()._run()
+    def __init__(self, callback: Any, args: Any, loop: Loop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
 
 
 class _TimerHandle(asyncio.TimerHandle):
+    """The same of asyncio's timers."""
+
     __slots__ = ()
 
-    def __lt__(self, other: asyncio.TimerHandle) -> bool:
-        return self._when < other._when  # type: ignore[attr-defined,no-any-return]
+    def __init__(self, when: float, callback: Any, args: Any, loop: Loop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+        self._when = when
+        self._scheduled = True
 
-    def _run(self) -> None:
-        if _may_run(self):
-            super()._run()
-
-
-def _may_run(handle: Any) -> bool:
-    process = handle._context.get(_RUNNING)  # noqa: SLF001 - asyncio knows no processes
-    loop = handle._loop  # noqa: SLF001
-    if process is None or loop.over:
-        return True
-    if process.dead:
-        loop.dropped.append(handle)
-        return False
-    if process.stopped_until > loop.time():
-        loop.call_world(process.stopped_until, lambda: None if handle.cancelled() else handle._run())  # noqa: SLF001
-        return False
-    return True
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback, self._args = None, ()
 
 
 class _Nothing(selectors.BaseSelector):
@@ -115,6 +128,9 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(_Nothing())
         self._world: Context = Context()
         self._tasks: list[asyncio.Task[Any]] = []
+        self._ready: deque[asyncio.Handle]
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = itertools.count()
         self.dropped: list[asyncio.Handle] = []
         self.set_task_factory(self._remembered)
 
@@ -128,33 +144,44 @@ class Loop(asyncio.SelectorEventLoop):
             self.over = True  # nobody is dead any more: a coroutine that is never ended is trouble for the collector
             for task in self._tasks:
                 task.cancel()
-            self._ready.extend(self.dropped)  # type: ignore[attr-defined]
+            self._ready.extend(self.dropped)
             self.dropped.clear()
             self.run_until_complete(asyncio.wait(self._tasks))
             self._tasks.clear()
-            self._ready.clear()  # type: ignore[attr-defined]
-            self._scheduled.clear()  # type: ignore[attr-defined]
+            self._ready.clear()
+            self._timers.clear()
             _living.remove(self)
 
     def _run_once(self) -> None:
         """One round, as asyncio's own, but time passes instead of being waited for. Raises Deadlock.
 
-        Cancelled timers stay until they are due: to sweep them is no faster, and a heap built anew orders equal moments
-        otherwise, so that a seed's life would hang on when it was swept.
+        Cancelled timers stay until they are due: to sweep them is no faster.
         """
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready, timers, now = self._ready, self._timers, self.now
         if not ready:
-            while scheduled and scheduled[0]._cancelled:  # noqa: SLF001 - as asyncio does
-                heapq.heappop(scheduled)
-            if not scheduled:
+            while timers and timers[0][2]._cancelled:  # noqa: SLF001 - as asyncio does
+                heapq.heappop(timers)
+            if not timers:
                 raise Deadlock
-            self.now = max(self.now, scheduled[0]._when)  # noqa: SLF001 - as asyncio does
-        while scheduled and scheduled[0]._when <= self.now:  # noqa: SLF001 - as asyncio does
-            ready.append(heapq.heappop(scheduled))
+            self.now = now = max(now, timers[0][0])
+        while timers and timers[0][0] <= now:
+            ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:  # noqa: SLF001 - as asyncio does
-                handle._run()  # noqa: SLF001 - as asyncio does
+                self._step(handle)
+
+    def _step(self, handle: asyncio.Handle) -> None:
+        """Run it, if its process is alive and not stopped."""
+        process = handle._context.get(_RUNNING)  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio knows no processes
+        if process is not None and not self.over:
+            if process.dead:
+                self.dropped.append(handle)
+                return
+            if process.stopped_until > self.now:
+                self.call_world(process.stopped_until, lambda: None if handle.cancelled() else self._step(handle))
+                return
+        handle._run()  # noqa: SLF001 - as asyncio does
 
     def _remembered(self, loop: Any, work: Any, **more: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
@@ -166,19 +193,27 @@ class Loop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self.now
 
-    def _call_soon(self, callback: Callable[..., object], args: Any, context: Context | None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As asyncio's, for the process that calls."""
         handle = _Handle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]
+        self._ready.append(handle)
         return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """As asyncio's, for the process that calls."""
+        """As asyncio's, for the process that calls. Timers of one moment run in the order in which they were set."""
         timer = _TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
-        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio does
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, for the process that calls."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def call_world(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """Let something happen in the world, whoever lives then."""
@@ -193,3 +228,23 @@ def running() -> Loop:
     if not _living:
         raise TypeError("not in virtual time")
     return _living[-1]
+
+
+async def sleep(seconds: float) -> None:
+    """As asyncio's, which asks the kernel each time."""
+    loop = running()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(seconds, lambda: None if over.done() else over.set_result(None))
+    try:
+        await over
+    finally:
+        timer.cancel()
+
+
+async def within(seconds: float, answer: asyncio.Future[T]) -> T:
+    """The answer. Raises TimeoutError where it has not come."""
+    timer = running().call_later(seconds, lambda: None if answer.done() else answer.set_exception(TimeoutError()))
+    try:
+        return await answer
+    finally:
+        timer.cancel()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, cast
 
 from ops.chaos.sim.kafka import Group, Stored
+from ops.chaos.sim.loop import sleep
 from ops.chaos.sim.worker import Table, Worker
 from ops.kafka.clients import PublishError
 from schemas import codec, topics
@@ -136,7 +136,7 @@ class DelayWorker(Worker):
             )
             if plan.hold is None:
                 break
-            await asyncio.sleep(plan.hold.left_s(self.group.broker.now_ms(), self.clock()))
+            await sleep(plan.hold.left_s(self.group.broker.now_ms(), self.clock()))
         await self.group.broker.publish([step.message for step in plan.steps])
 
 

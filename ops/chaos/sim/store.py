@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ops.chaos.sim.loop import running
+from ops.chaos.sim.loop import running, sleep, within
 from streams.limiter.sliding_log import Granted, SlidingLog
 
 ANSWER_S: Final = 0.5
@@ -97,7 +97,7 @@ class Client:
         """One round trip. A question whose answer comes too late was heard all the same."""
         loop, server = running(), self._server
         if server.away_until > loop.now:
-            await asyncio.sleep(0.001)
+            await sleep(0.001)
             raise RedisConnectionError("refused")
         answer: asyncio.Future[Any] = loop.create_future()
 
@@ -117,8 +117,7 @@ class Client:
 
         loop.call_world(max(loop.now + self._latency_s(), server.hung_until), hear)
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return await answer
+            return await within(ANSWER_S, answer)
         except TimeoutError as error:
             raise RedisTimeoutError("no answer") from error
 

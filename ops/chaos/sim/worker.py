@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ops.chaos.sim.kafka import HEARTBEAT_S, SESSION_S, Broker, Group, Member, Stored
-from ops.chaos.sim.loop import Process, running
+from ops.chaos.sim.loop import Process, running, sleep
 from ops.kafka.clients import PublishError
 from ops.kafka.lease import Lease
 from ops.kafka.message import Message
@@ -46,9 +46,9 @@ class Table:
 
     async def recover(self, partition: int) -> None:
         """Replay the changelog as it stands over what is there; write back what counts where something else is last."""
-        await asyncio.sleep(self.broker.latency_s())
+        await sleep(self.broker.latency_s())
         log = list(self.broker.log(self.topic, partition))
-        await asyncio.sleep(self.broker.latency_s())
+        await sleep(self.broker.latency_s())
         lost: set[bytes] = set()
         for record in log:
             key = record.key or b""
@@ -116,7 +116,7 @@ class Worker(ABC):
     async def writing(self) -> AsyncIterator[None]:
         """As ``ops.kafka.faust_app.App.writing``."""
         while self.rebalancing or not self.lease.holds():
-            await asyncio.sleep(POLL_S)
+            await sleep(POLL_S)
         self.writes += 1
         try:
             yield
@@ -138,22 +138,38 @@ class Worker(ABC):
     async def _main(self) -> None:
         await self.open()
         self._join()
-        self.process.spawn(self._commits())
+        self.process.later(COMMIT_S, self._commit)
         self.process.spawn(self._rebalances())
-        while True:
-            asked_at = self.clock()
-            await asyncio.sleep(self.group.broker.latency_s())
-            well = self.group.heartbeat(self.process)
-            await asyncio.sleep(self.group.broker.latency_s())
-            if well is None:
-                self.tell(f"{self.name} hears that it is out")
-                self._join()
-            else:
-                self.lease.renewed(asked_at)
-            if not well:
-                self.rebalancing = True
-                self._shaken.set()
-            await asyncio.sleep(HEARTBEAT_S)
+        self._heartbeat()
+
+    # Heartbeats and commits are most of what a life consists of: callbacks, as tasks would cost twice as much.
+
+    def _heartbeat(self) -> None:
+        asked_at = self.clock()
+        self.process.later(self.group.broker.latency_s(), lambda: self._heard(asked_at))
+
+    def _heard(self, asked_at: float) -> None:
+        """The coordinator's side."""
+        well = self.group.heartbeat(self.process)
+        self.process.later(self.group.broker.latency_s(), lambda: self._answered(asked_at, well=well))
+
+    def _answered(self, asked_at: float, *, well: bool | None) -> None:
+        if well is None:
+            self.tell(f"{self.name} hears that it is out")
+            self._join()
+        else:
+            self.lease.renewed(asked_at)
+        if not well:
+            self.rebalancing = True
+            self._shaken.set()
+        self.process.later(HEARTBEAT_S, self._heartbeat)
+
+    def _commit(self) -> None:
+        self.process.later(self.group.broker.latency_s(), self._committed)
+
+    def _committed(self) -> None:
+        self.group.commit(self.process, self.generation, dict(self.acked))
+        self.process.later(COMMIT_S, self._commit)
 
     def _join(self) -> None:
         self.rebalancing = True
@@ -166,24 +182,27 @@ class Worker(ABC):
             self._shaken.clear()
             end = self.clock() + WRITES_S
             while self.writes and self.clock() < end:
-                await asyncio.sleep(0.005)
+                await sleep(0.005)
             member = self.group.members.get(self.process)
             if member is None:
                 continue  # the next heartbeat tells
             member.joined.set()
             generation = self.group.generation
             while self.group.assigning and self.group.generation == generation:
-                await asyncio.sleep(POLL_S)
+                await sleep(POLL_S)
             if self.group.generation != generation or self.process not in self.group.members:
                 self._shaken.set()
-                await asyncio.sleep(POLL_S)
+                await sleep(POLL_S)
                 continue
             await self._take(member.parts, generation)
 
     async def _take(self, parts: frozenset[int], generation: int) -> None:
+        gone = [agent for partition in self.parts - parts for agent in self.agents.pop(partition, [])]
+        for agent in gone:
+            agent.cancel()
+        if gone:
+            await asyncio.wait(gone)  # as Faust does before it says that a rebalance is over
         for partition in self.parts - parts:
-            for agent in self.agents.pop(partition, []):
-                agent.cancel()
             if self.table is not None:
                 self.table.parts.drop(partition)
         fresh = parts - self.parts
@@ -217,7 +236,7 @@ class Worker(ABC):
         try:
             while True:
                 while self.rebalancing:
-                    await asyncio.sleep(POLL_S)
+                    await sleep(POLL_S)
                 records = [await broker.next(topic, partition, lambda: self.positions[place])]
                 at = records[0].offset
                 records += broker.log(topic, partition)[at + 1 : at + self.batch]
@@ -231,8 +250,10 @@ class Worker(ABC):
                 while len(hand) >= self.most:
                     await asyncio.wait(hand, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in list(hand):
+            for task in (left := list(hand)):
                 task.cancel()
+            if left:
+                await asyncio.wait(left)
 
     async def _one(
         self,
@@ -253,9 +274,3 @@ class Worker(ABC):
             self.tell(f"DEFECT {type(error).__name__} left {self.name}: {error}")
             raise
         self.acked[place] = records[-1].offset + 1
-
-    async def _commits(self) -> None:
-        while True:
-            await asyncio.sleep(COMMIT_S)
-            await asyncio.sleep(self.group.broker.latency_s())
-            self.group.commit(self.process, self.generation, dict(self.acked))

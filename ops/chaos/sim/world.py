@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import itertools
 import logging
 import uuid
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ops.chaos.checker import Violation
 from ops.chaos.evidence import Answer, Asked, Evidence, Letter, Limit, Told, Via
 from ops.chaos.sim.bank import Adapter, Bank
 from ops.chaos.sim.kafka import SESSION_S, Broker, Group
-from ops.chaos.sim.loop import Deadlock, Loop, running
+from ops.chaos.sim.loop import Deadlock, Loop, running, sleep
 from ops.chaos.sim.roles import DelayWorker, DispatchWorker, IntakeWorker, quietly
 from ops.chaos.sim.store import EPOCH_S, Client, Server
 from ops.chaos.sim.worker import Worker
@@ -95,8 +95,7 @@ class World:
             DelayWorker("delay", groups[2], self.tell, TIERS, LANE.name),
         ]
         self.groups = groups
-        self._looked: dict[int, int] = {}
-        self._newest: dict[str, tuple[int, State]] = {}
+        self._decoded: list[list[PaymentEvent]] = [[] for _ in range(self.broker.partitions)]
 
     def tell(self, said: str) -> None:
         """Write into the trace."""
@@ -143,7 +142,7 @@ class World:
         loop.call_world(quiet_at, self._heal)
         over_at: float | None = None
         while loop.now < LONGEST_S:
-            await asyncio.sleep(0.5)
+            await sleep(0.5)
             if loop.now < quiet_at or not self._over():
                 over_at = None
             elif over_at is None:
@@ -187,7 +186,7 @@ class World:
             ),
             lanes=frozenset({LANE.name}),
         )  # fmt: skip
-        asyncio.get_running_loop().create_task(self._publish(asked, codec.encode(asked)))
+        running().create_task(self._publish(asked, codec.encode(asked)))
 
     async def _publish(self, asked: PaymentCommand, value: bytes) -> None:
         payment_id = asked.payment_id or ""
@@ -214,12 +213,12 @@ class World:
         payment_id = identity.payment_id(MERCHANT, key)
         asked = PaymentCommand(type=CommandType.CANCEL, payment_id=payment_id, merchant_id=MERCHANT)
         message = Message(topics.COMMANDS, payment_id.encode(), codec.encode(asked))
-        asyncio.get_running_loop().create_task(quietly(self.broker.publish([message])))
+        running().create_task(quietly(self.broker.publish([message])))
 
     def _garbage(self) -> None:
         value = b"\x00garbage" + uuid.UUID(int=self.random.getrandbits(128)).bytes
         message = Message(topics.COMMANDS, None, value, partition=self.random.randrange(2))
-        asyncio.get_running_loop().create_task(quietly(self.broker.publish([message])))
+        running().create_task(quietly(self.broker.publish([message])))
 
     # What goes wrong.
 
@@ -285,7 +284,11 @@ class World:
     # What is left.
 
     def _events(self) -> list[PaymentEvent]:
-        return [codec.decode(each.value, PaymentEvent) for each in self.broker.all_of(topics.EVENTS)]
+        """All of them, decoded once."""
+        for partition, found in enumerate(self._decoded):
+            log = self.broker.log(topics.EVENTS, partition)
+            found += [codec.decode(record.value, PaymentEvent) for record in log[len(found) :]]
+        return list(itertools.chain(*self._decoded))
 
     def _over(self) -> bool:
         """Whether every payment that stands on the commands topic has ended, and all that was read is committed.
@@ -294,14 +297,11 @@ class World:
         """
         if self.offered or self.bank.landing or not self._drained():
             return False
-        for partition in range(self.broker.partitions):
-            log = self.broker.log(topics.EVENTS, partition)
-            for record in log[self._looked.get(partition, 0) :]:
-                event = codec.decode(record.value, PaymentEvent)
-                if event.version > self._newest.get(event.payment_id, (0, State.PENDING))[0]:
-                    self._newest[event.payment_id] = event.version, event.state
-            self._looked[partition] = len(log)
-        done = {key for key, (_, state) in self._newest.items() if state in FINAL or state is State.REVIEW}
+        newest: dict[str, PaymentEvent] = {}
+        for event in self._events():
+            if event.payment_id not in newest or event.version > newest[event.payment_id].version:
+                newest[event.payment_id] = event
+        done = {key for key, event in newest.items() if event.state in FINAL or event.state is State.REVIEW}
         return {each.payment_id for each in self.asked} <= done
 
     def _drained(self) -> bool:

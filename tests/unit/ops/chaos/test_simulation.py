@@ -38,7 +38,7 @@ def test_every_life_keeps_the_promises() -> None:
         assert not life.violations, f"seed {seed}: {life.violations}\n" + "\n".join(life.trace)
 
 
-@pytest.mark.parametrize("seed", [1775, 5999, 8840])
+@pytest.mark.parametrize("seed", [118, 250, 1775])
 def test_a_worker_that_died_between_event_and_result_has_time_to_come_back(seed: int) -> None:
     assert not world.live(seed).violations
 
@@ -195,7 +195,7 @@ def nobody_waits_for_acks(patch: Patch) -> None:
 
     async def publish(self: Broker, messages: list[Message]) -> None:
         for message in messages:
-            self._send(message)
+            self._send(message, lambda: None)
 
     patch.setattr(Broker, "publish", publish)
 
@@ -266,7 +266,7 @@ DEFECTS = [
 ]  # fmt: skip
 
 
-FROM: dict[Callable[[Patch], None], int] = {the_last_entry_wins: 1000}
+FROM: dict[Callable[[Patch], None], int] = {the_last_entry_wins: 800}
 """Where to begin with what hardly one life in three hundred shows."""
 
 
