@@ -25,6 +25,7 @@ from ops.local.stack import Stack
 from schemas import api_key, codec, topics
 from schemas.api_key import Mode
 from schemas.records import PaymentCommand
+from tests.integration.tables import migrate
 
 LANE = "simulator"
 DEADLINE_S = 30.0
@@ -182,12 +183,7 @@ async def prepare(stack: Stack) -> None:
     if stack.kafka_bootstrap:
         await create_topics(KafkaSettings(stack.kafka_bootstrap, stack.kafka_dialect), topics.declare([LANE]))
     if stack.database_url:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sinks", "migrate", env=os.environ | {"DATABASE_URL": stack.database_url},
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        await migrate(stack.database_url)
 
 
 async def published(stack: Stack, merchant: str) -> list[PaymentCommand]:

@@ -24,6 +24,7 @@ from ops.local.stack import Stack
 from schemas import codec, topics
 from schemas.records import DeadLetter, PaymentTask, TaskKind
 from streams import dead_letter
+from tests.integration.tables import migrate
 
 LANE = "clitest"
 LANES = json.dumps({LANE: {"provider": "simulator"}})
@@ -158,10 +159,7 @@ async def tables_on(stack: Stack) -> AsyncIterator[str]:
     admin = await asyncpg.connect(stack.database_url)
     await admin.execute(f"CREATE DATABASE {name}")
     url = f"{server}/{name}"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sinks", "migrate", env=os.environ | {"DATABASE_URL": url, "KAFKA_BOOTSTRAP": "-"}
-    )
-    assert await process.wait() == 0
+    await migrate(url)
     yield url
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()

@@ -21,7 +21,7 @@ from sinks.migrate import LOCK_ID
 from sinks.patience import Patience
 from sinks.postgres import Database, Refused
 from sinks.rows import Record
-from tests.integration.sink_role import NOW_MS, Rows, a_database, event, ids, letter, migrate, until
+from tests.integration.sink_role import NOW_MS, Rows, a_database, event, ids, letter, migrating, until
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -185,7 +185,7 @@ async def test_migrating_twice_or_by_two_at_once_is_migrating_once(stack: Stack)
 
     async with asyncio.TaskGroup() as group, first.transaction():
         await first.execute("SELECT pg_advisory_xact_lock($1)", LOCK_ID)
-        ended = [group.create_task(migrate(rows.url)) for _ in range(2)]
+        ended = [group.create_task(migrating(rows.url)) for _ in range(2)]
         await until(two_wait, "both wait for the lock")
         assert not await rows.fetch("SELECT FROM pg_tables WHERE tablename = 'payments'")
     await first.close()
@@ -193,7 +193,7 @@ async def test_migrating_twice_or_by_two_at_once_is_migrating_once(stack: Stack)
     await rows.fetch(
         "INSERT INTO sink_offsets (topic, partition, next_offset) VALUES ('payments.events', 0, 7)",
     )
-    assert await migrate(rows.url) == 0
+    assert await migrating(rows.url) == 0
     assert [row["next_offset"] for row in await rows.fetch("SELECT * FROM sink_offsets")] == [7]
     assert len(await rows.fetch("SELECT * FROM alembic_version")) == 1
     bare = await rows.fetch(

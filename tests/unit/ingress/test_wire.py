@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -66,7 +67,7 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(world: World, idle_s: int = 1) -> AsyncIterator[int]:
+async def serving(world: World, idle_s: Any = 1) -> AsyncIterator[int]:
     config = uvicorn.Config(
         world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=idle_s,
         headers=hsts(60),
@@ -99,7 +100,7 @@ async def connected(port: int) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def client(world: World | None = None, idle_s: int = 1) -> AsyncIterator[Client]:
+async def client(world: World | None = None, idle_s: Any = 1) -> AsyncIterator[Client]:
     async with serving(world or World(), idle_s) as port, connected(port) as found:
         yield found
 
@@ -242,9 +243,9 @@ async def test_what_was_answered_before_it_had_come_leaves_the_connection_to_the
         assert (await found.answer())[0] == 200
 
 
-@pytest.mark.parametrize("rest", [b"", b"{}", b"{}\r\n"])
+@pytest.mark.parametrize("rest", [b"", b"{}\r\n"])
 async def test_a_connection_that_is_idle_ends(rest: bytes) -> None:
-    async with client() as found:
+    async with client(idle_s=0.2) as found:
         found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
         assert (await found.answer())[0] == 415
         found.writer.write(rest)
