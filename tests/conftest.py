@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import pytest_asyncio
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from ops.local.stack import Kind, Stack, running
 from tests import containers
 
 settings.register_profile("busy", deadline=None)  # an example's time is the machine's: speed is shown by make bench
 settings.load_profile("busy")
+
+
+class ByStack(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Tests that share servers run in one worker: a module's, and all end-to-end tests, which share a gateway."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "tests/e2e" if module.startswith("tests/e2e/") else module
+
+
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> ByStack:
+    """Where several workers run: who starts a stack, or a gateway, starts it once."""
+    return ByStack(config, log)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
