@@ -9,7 +9,6 @@ import datetime as dt
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any, Final
 
@@ -25,7 +24,6 @@ MAX_TEXT: Final = 500
 MAX_INSTANT_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, UTC: later ones cannot be written as a date again."""
 
-_FIELDS: Final = tuple(each.name for each in fields_of(PaymentCommand))
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST_NAME: Final = 40
 _MERCHANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -267,7 +265,7 @@ def _fingerprint(command: PaymentCommand) -> str:
 def _with_id(command: PaymentCommand, payment_id: str) -> PaymentCommand:
     if command.payment_id == payment_id:
         return command
-    values = {name: getattr(command, name) for name in _FIELDS}
+    values = {name: getattr(command, name) for name in PaymentCommand.__slots__}
     return PaymentCommand(**{**values, "payment_id": payment_id})
 
 

@@ -8,18 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar, dataclass_transform
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def record(cls: type[T]) -> type[T]:
-    """A frozen dataclass to the type checker, which alone forbids assignments.
-
-    A dataclass that forbids them when it runs costs twice as much to make, and of each payment there are some twenty.
-    """
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
 class CommandType(StrEnum):
@@ -61,7 +49,7 @@ class EventType(StrEnum):
     CANCEL_REFUSED = "cancel_refused"
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentCommand:
     """What a merchant asks for. On a create all business fields are set, on a cancel only what names the payment."""
 
@@ -80,7 +68,7 @@ class PaymentCommand:
     accepted_at_ms: int | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentTask:
     """One piece of work for a lane. ``attempt`` is the number of the wire call it asks for, from 1."""
 
@@ -103,7 +91,7 @@ class PaymentTask:
     replay_id: str | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentEvent:
     """One change of a payment or one step of a provider call. Unique on ``(payment_id, version)``."""
 
@@ -136,7 +124,7 @@ class PaymentEvent:
     level: int | None = None
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentResult:
     """The final state of a payment; the topic is compacted by ``payment_id``."""
 
@@ -155,7 +143,7 @@ class PaymentResult:
     final_at_ms: int
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A record that waits for a person. Unique on its origin ``(topic, partition, offset)``."""
 
@@ -175,7 +163,7 @@ class DeadLetter:
     at_ms: int
 
 
-@record
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterBeat:
     """A dispatch worker's word about who grants its lane's permits; see ``streams.limiter.authority``."""
 
