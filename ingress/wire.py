@@ -17,8 +17,9 @@ HEAD_FIELDS: Final = 100
 HEAD_S: Final = 10.0
 """From a connection's opening, or a request's first byte, to the end of the request's headers."""
 IDLE_S: Final = 95
-"""A connection between two requests. Longer than clients and load balancers keep one by default (httpx 5 s, AWS ALB
-60 s, Go 90 s), so that they are the ones who close it: a request that meets the server's closing has no answer."""
+"""A connection between two requests. Longer than many clients and load balancers keep one by default (httpx 5 s, nginx
+and AWS ALB 60 s, Go 90 s), so that they are the ones who close it: a request that meets the server's closing has no
+answer. Who keeps them longer has to be told to close them sooner."""
 MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """All of one request: headers, body, chunk framing, trailers. A body's own limit is much lower, and answered."""
 
@@ -33,7 +34,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._in_head = False
-        self._in_message = False
+        self._in_message = self._ended = False
         self._head_bytes = 0
         self._message_bytes = 0
         self._too_much = False
@@ -47,11 +48,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         self._in_time()
+        self._unset_keepalive_if_required()  # uvicorn's own leaves it where the client has reset the connection
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; close what grows without end or dawdles."""
-        was_in_head = self._in_head
+        was_in_head, self._ended = self._in_head, False
         self._message_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -86,8 +88,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request's last byte."""
-        self._in_message = False
+        self._in_message, self._ended = False, True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer's last byte; the request may still be on its way, or the next one have begun."""
+        super().on_response_complete()
+        if self._in_message and self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._wait_for_more()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in no problem's shape
         """The answer to what is not HTTP, as a problem like all others."""
@@ -112,14 +121,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _wait_for_more(self) -> None:
         """Nothing is in hand. What came is a beginning, or the rest of what was answered before it had come."""
-        if self._in_message or self.cycle is None:
-            if self._late is None:
-                self._late = self.loop.call_later(HEAD_S, self.transport.close)
-        else:  # data makes uvicorn forget that it waits
+        if self._ended and not self._in_message:  # data makes uvicorn forget that it waits
             self._in_time()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+        elif self._late is None:  # blank lines are no request, and prolong nothing
+            self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _in_time(self) -> None:
         if self._late is not None:

@@ -9,9 +9,9 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
 import pytest_asyncio
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from ops.local.stack import Kind, Stack, running
 from tests import containers
@@ -20,16 +20,16 @@ settings.register_profile("busy", deadline=None)  # an example's time is the mac
 settings.load_profile("busy")
 
 
-class ByStack(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     """Tests that share servers run in one worker: a module's, and all end-to-end tests, which share a gateway."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - the tests run without it, too
 
-    def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        return "tests/e2e" if module.startswith("tests/e2e/") else module
+    class ByStack(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "tests/e2e" if module.startswith("tests/e2e/") else module
 
-
-def pytest_xdist_make_scheduler(config: Any, log: Any) -> ByStack:
-    """Where several workers run: who starts a stack, or a gateway, starts it once."""
     return ByStack(config, log)
 
 

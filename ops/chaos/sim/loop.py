@@ -242,9 +242,24 @@ async def sleep(seconds: float) -> None:
 
 
 async def within(seconds: float, answer: asyncio.Future[T]) -> T:
-    """The answer. Raises TimeoutError where it has not come."""
-    timer = running().call_later(seconds, lambda: None if answer.done() else answer.set_exception(TimeoutError()))
+    """The answer. Raises TimeoutError where it has not come.
+
+    Nor does it count where the process was stopped when it came, and past its time when it goes on: as in asyncio, who
+    is late looks at the clock first.
+    """
+    late = False
+
+    def expire() -> None:
+        nonlocal late
+        late = True
+        if not answer.done():
+            answer.set_exception(TimeoutError())
+
+    timer = running().call_later(seconds, expire)
     try:
-        return await answer
+        found = await answer
     finally:
         timer.cancel()
+    if late:
+        raise TimeoutError
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -243,13 +245,53 @@ async def test_what_was_answered_before_it_had_come_leaves_the_connection_to_the
         assert (await found.answer())[0] == 200
 
 
-@pytest.mark.parametrize("rest", [b"", b"{}\r\n"])
+@pytest.mark.parametrize("rest", [b"{}", b"{}\r\n"])
 async def test_a_connection_that_is_idle_ends(rest: bytes) -> None:
     async with client(idle_s=0.2) as found:
         found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
         assert (await found.answer())[0] == 415
         found.writer.write(rest)
         assert await found.closed() == b""
+
+
+@pytest.mark.parametrize("rest", [b"{", b"{}" + b"GET / HT"])
+async def test_what_has_begun_at_an_answers_end_has_to_come_soon(monkeypatch: pytest.MonkeyPatch, rest: bytes) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    async with client(idle_s=60) as found:
+        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n" + rest)
+        assert (await found.answer())[0] == 415
+        assert await found.closed() == b""
+
+
+async def test_blank_lines_prolong_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    async with client(idle_s=60) as found:
+        found.writer.write(ALIVE + b"\r\n")
+        assert (await found.answer())[0] == 200
+        found.writer.write(b"\r\n")
+        assert await found.closed() == b""
+
+
+async def test_a_connection_that_is_reset_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its timer would hold all that the request had brought for as long as the connection could have been idle."""
+    lost: asyncio.Future[tuple[Exception | None, object]] = asyncio.get_running_loop().create_future()
+    whole = wire.BoundedProtocol.connection_lost
+
+    def connection_lost(self: wire.BoundedProtocol, exc: Exception | None) -> None:
+        whole(self, exc)
+        lost.set_result((exc, self.timeout_keep_alive_task))
+
+    monkeypatch.setattr(wire.BoundedProtocol, "connection_lost", connection_lost)
+    async with client(idle_s=60) as found:
+        found.writer.write(ALIVE + b"\r\n")
+        assert (await found.answer())[0] == 200
+        reset = struct.pack("ii", 1, 0)
+        found.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        found.writer.transport.abort()
+        async with asyncio.timeout(5):
+            error, timer = await lost
+    assert isinstance(error, ConnectionResetError)
+    assert timer is None
 
 
 def test_clients_and_load_balancers_close_idle_connections_first() -> None:

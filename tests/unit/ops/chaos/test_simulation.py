@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from ops.chaos.sim import worker, world
 from ops.chaos.sim.bank import Adapter
+from ops.chaos.sim.loop import Loop, Process, running, within
 from ops.kafka.lease import Lease
 from ops.kafka.message import Message
 from schemas.records import EventType, State
@@ -41,6 +43,23 @@ def test_every_life_keeps_the_promises() -> None:
 @pytest.mark.parametrize("seed", [118, 250, 1775])
 def test_a_worker_that_died_between_event_and_result_has_time_to_come_back(seed: int) -> None:
     assert not world.live(seed).violations
+
+
+@pytest.mark.parametrize(("answered_s", "late"), [(0.2, False), (0.49, False), (0.7, True), (1.9, True), (3.0, True)])
+def test_who_was_stopped_past_its_time_is_late_though_the_answer_has_come(answered_s: float, late: bool) -> None:
+    """As asyncio has it: the timer that was due first runs first."""
+
+    async def work() -> bool:
+        process, answer = Process("asks"), running().create_future()
+        running().call_world(0.05, lambda: setattr(process, "stopped_until", 2.0))
+        running().call_world(answered_s, lambda: None if answer.done() else answer.set_result(None))
+        asking = process.spawn(within(0.5, answer))
+        await asyncio.wait({asking})
+        return isinstance(asking.exception(), TimeoutError)
+
+    loop = Loop()
+    assert loop.live(work()) is late
+    loop.close()
 
 
 def test_a_seed_is_lived_the_same_way_again() -> None:
