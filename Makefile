@@ -45,7 +45,7 @@ check: install ## Lint, format, import directions, declared dependencies, types
 
 # Tests that watch time run after the others, alone; the last line counts both runs.
 define run-tests
-@mkdir -p .cache && { $(BIN)/python -m pytest -q -n $(1) --no-loadscope-reorder -m "$(2) and not alone" $(3) \
+@mkdir -p .cache && { $(BIN)/python -m pytest -q -n $(1) --dist worksteal --no-loadscope-reorder -m "$(2) and not alone" $(3) \
   && $(BIN)/python -m pytest -q -m "$(2) and alone" $(3); } | tee .cache/tests.log
 @awk '/^[0-9]+ passed/ {n += $$1} END {print n " passed"}' .cache/tests.log
 endef

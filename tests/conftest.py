@@ -22,7 +22,12 @@ settings.load_profile("busy")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
-    """Tests that share servers run in one worker: a module's, and all end-to-end tests, which share a gateway."""
+    """Tests that share servers run in one worker: a module's, and all end-to-end tests, which share a gateway.
+
+    But on Apache Kafka, where some modules take so long that they are better split (as ``--dist`` says).
+    """
+    if os.environ.get("TEST_STACK") == "apache":
+        return None
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - the tests run without it, too
 
     class ByStack(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
