@@ -63,7 +63,7 @@ test-kafka: install ## Integration, end-to-end and kill -9 tests on Apache Kafka
 bench: install ## Speed and memory, as ratios against a limit or a peer in the same run
 	@$(BIN)/python -m ops.bench
 
-soak: install ## Ten thousand made-up requests against OpenAPI, and queue places against the calls that came
+soak: install ## Ten thousand made-up requests against OpenAPI, and queue places and times against the calls that came
 	$(BIN)/python -m pytest -q -m soak tests/integration
 
 simulate: install ## Ten thousand lives of the gateway in virtual time, with crashes, pauses and losses

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,30 @@ def test_a_worker_that_dies_takes_no_other_case_with_it() -> None:
     assert len({*told.values(), str(os.getpid())}) == len(FATES)
 
 
-def moments(case: Case, _: Path | None) -> Unrun:
-    """In place of a run: it tells when it began and ended."""
-    began = time.monotonic()
-    time.sleep(0.1)
-    return Unrun(case, f"{began} {time.monotonic()}")
+@pytest.mark.parametrize(("alone", "beside"), [(0, [1, 2, 1, 2]), (1, [1, 1, 2, 1]), (2, [1, 1, 1, 2])])
+def test_the_first_ones_run_alone(alone: int, beside: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """``beside``: how many run once each has begun, itself among them; all that run end at the same time."""
+    begun: list[int] = []
 
+    class Pool:
+        running = 0
 
-def test_the_first_one_runs_alone() -> None:
-    told = sorted(at_once([case_of(name) for name in "abc"], None, 3, moments, alone=1))
-    first, *others = [tuple(map(float, each.why.split())) for _, each in told if isinstance(each, Unrun)]
-    assert len(others) == 2
-    assert all(first[1] <= began for began, _ in others)
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def submit(self, one: Any, case: Case, keep: Path | None) -> Future[Any]:
+            Pool.running += 1
+            begun.append(Pool.running)
+            found: Future[Any] = Future()
+            found.set_result(one(case, keep))
+            return found
+
+        def shutdown(self, **_: object) -> None:
+            Pool.running -= 1
+
+    monkeypatch.setattr("ops.chaos.attempt.ProcessPoolExecutor", Pool)
+    told = at_once([case_of(name) for name in "abcd"], None, 2, fate, alone=alone)
+    assert sorted(place for place, _ in told) == [0, 1, 2, 3]
+    assert begun == beside
 
 
 def test_one_at_a_time_runs_here() -> None:
