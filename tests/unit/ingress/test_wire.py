@@ -4,107 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from ingress import __main__ as main
-from ingress import requests, wire
-from ingress.security_headers import hsts
-from tests.unit.ingress.fakes import API_KEY, AUTHORIZED, BODY, ID, KEY, World
-
-RAW = json.dumps(BODY).encode()
-HOST = b"host: gateway\r\n"
-KIND = b"content-type: application/json\r\n"
-CREATE = b"POST /v1/payments HTTP/1.1\r\n" + HOST + KIND + b"idempotency-key: " + KEY.encode() + b"\r\n"
-CREATE += b"authorization: Bearer " + API_KEY.encode() + b"\r\n"
-ALIVE = b"GET /healthz HTTP/1.1\r\n" + HOST
+from ingress import requests
+from tests.unit.ingress.fakes import AUTHORIZED, ID, World
+from tests.unit.ingress.raw import ALIVE, CREATE, HOST, RAW, client, connected, serving
 
 pytestmark = pytest.mark.alone
-
-
-class Client:
-    """One connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def answer(self, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
-        """The next answer: status, headers, body."""
-        async with asyncio.timeout(5):
-            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            assert lines[0].startswith("HTTP/1.1 "), lines[0]
-            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-            body = b"" if head else await self.reader.readexactly(int(headers["content-length"]))
-        return int(lines[0].split()[1]), headers, body
-
-    async def closed(self) -> bytes:
-        """What comes until the server closes."""
-        async with asyncio.timeout(5):
-            try:
-                return await self.reader.read()
-            except ConnectionResetError:
-                return b""
-
-    async def flood(self, piece: bytes, most: int) -> int:
-        """Send until the server closes; the bytes that it let pass."""
-        sent = 0
-        try:
-            while sent < most and not self.reader.at_eof():
-                self.writer.write(piece)
-                async with asyncio.timeout(5):
-                    await self.writer.drain()
-                sent += len(piece)
-                await asyncio.sleep(0)
-        except (ConnectionError, TimeoutError):
-            pass
-        return sent
-
-
-@asynccontextmanager
-async def serving(world: World, idle_s: Any = 1) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        world.app(), http=wire.BoundedProtocol, ws="none", lifespan="off", log_config=None, timeout_keep_alive=idle_s,
-        headers=hsts(60),
-    )  # fmt: skip
-    config.load()
-    state = ServerState()
-    state.default_headers = config.encoded_headers
-    server = await asyncio.get_running_loop().create_server(
-        lambda: wire.BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
-        for task in state.tasks:
-            task.cancel()
-        if state.tasks:
-            await asyncio.wait(state.tasks)
-
-
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def client(world: World | None = None, idle_s: Any = 1) -> AsyncIterator[Client]:
-    async with serving(world or World(), idle_s) as port, connected(port) as found:
-        yield found
 
 
 def code(body: bytes) -> str:
@@ -220,96 +127,6 @@ async def test_what_grows_without_end_is_cut_off(start: bytes) -> None:
         found.writer.write(start)
         sent = await found.flood(piece, 64 * 1024 * 1024)
         assert sent < 16 * 1024 * 1024  # the kernel's buffers hold some of it
-
-
-@pytest.mark.parametrize("start", [b"", b"G", ALIVE, ALIVE + b"\r\n" + b"\r\n", ALIVE + b"\r\n" + ALIVE])
-async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
-    monkeypatch.setattr(wire, "HEAD_S", 0.2)
-    async with client() as found:
-        found.writer.write(start)
-        for _ in range(start.count(b"\r\n\r\n")):
-            assert (await found.answer())[0] == 200
-        assert await found.closed() == b""
-
-
-async def test_what_was_answered_before_it_had_come_leaves_the_connection_to_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(wire, "HEAD_S", 0.1)
-    async with client(idle_s=60) as found:
-        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
-        assert (await found.answer())[0] == 415
-        found.writer.write(b"{}")
-        await asyncio.sleep(0.3)
-        found.writer.write(ALIVE + b"\r\n")
-        assert (await found.answer())[0] == 200
-
-
-@pytest.mark.parametrize("rest", [b"{}", b"{}\r\n"])
-async def test_a_connection_that_is_idle_ends(rest: bytes) -> None:
-    async with client(idle_s=0.2) as found:
-        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n")
-        assert (await found.answer())[0] == 415
-        found.writer.write(rest)
-        assert await found.closed() == b""
-
-
-@pytest.mark.parametrize("rest", [b"{", b"{}" + b"GET / HT"])
-async def test_what_has_begun_at_an_answers_end_has_to_come_soon(monkeypatch: pytest.MonkeyPatch, rest: bytes) -> None:
-    monkeypatch.setattr(wire, "HEAD_S", 0.1)
-    async with client(idle_s=60) as found:
-        found.writer.write(CREATE.replace(b"application/json", b"text/plain") + b"content-length: 2\r\n\r\n" + rest)
-        assert (await found.answer())[0] == 415
-        assert await found.closed() == b""
-
-
-async def test_blank_lines_prolong_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "HEAD_S", 0.1)
-    async with client(idle_s=60) as found:
-        found.writer.write(ALIVE + b"\r\n")
-        assert (await found.answer())[0] == 200
-        found.writer.write(b"\r\n")
-        assert await found.closed() == b""
-
-
-async def test_a_connection_that_is_reset_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its timer would hold all that the request had brought for as long as the connection could have been idle."""
-    lost: asyncio.Future[tuple[Exception | None, object]] = asyncio.get_running_loop().create_future()
-    whole = wire.BoundedProtocol.connection_lost
-
-    def connection_lost(self: wire.BoundedProtocol, exc: Exception | None) -> None:
-        whole(self, exc)
-        lost.set_result((exc, self.timeout_keep_alive_task))
-
-    monkeypatch.setattr(wire.BoundedProtocol, "connection_lost", connection_lost)
-    async with client(idle_s=60) as found:
-        found.writer.write(ALIVE + b"\r\n")
-        assert (await found.answer())[0] == 200
-        reset = struct.pack("ii", 1, 0)
-        found.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        found.writer.transport.abort()
-        async with asyncio.timeout(5):
-            error, timer = await lost
-    assert isinstance(error, ConnectionResetError)
-    assert timer is None
-
-
-def test_clients_and_load_balancers_close_idle_connections_first() -> None:
-    """A connection that the server closes while a request is on its way costs that request its answer."""
-    longest_default_s = 90  # Go's net/http; AWS ALB and nginx have 60, httpx 5
-    assert main.config(World().app()).timeout_keep_alive > longest_default_s
-
-
-async def test_a_head_that_dribbles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "HEAD_S", 0.2)
-    async with client() as found:
-        for byte in ALIVE * 20:
-            found.writer.write(bytes([byte]))
-            await asyncio.sleep(0.01)
-            if found.reader.at_eof() or found.reader.exception() or found.writer.is_closing():  # or reset
-                break
-        else:
-            raise AssertionError("never closed")
 
 
 @pytest.mark.parametrize("end", [b"content-length: 500\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"])
@@ -437,16 +254,3 @@ async def test_odd_percent_codes_are_not_found(path: bytes) -> None:
         key = b"authorization: " + AUTHORIZED["Authorization"].encode() + b"\r\n"
         found.writer.write(b"GET " + path + b" HTTP/1.1\r\n" + HOST + key + b"\r\n")
         assert (await found.answer())[0] == 404
-
-
-async def test_many_slow_clients_do_not_hinder_a_quick_one() -> None:
-    world = World(in_flight_max=10, working=10)
-    async with serving(world) as port:
-        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
-        for _, writer in slow:
-            writer.write(CREATE + b"content-length: 500\r\n\r\n{")
-        async with connected(port) as quick:
-            quick.writer.write(CREATE + b"content-length: %d\r\n\r\n" % len(RAW) + RAW)
-            assert (await quick.answer())[0] == 201
-        for _, writer in slow:
-            writer.transport.abort()
