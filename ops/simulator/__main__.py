@@ -7,8 +7,6 @@ import asyncio
 import signal
 import time
 
-from aiohttp import web
-
 from ops.simulator.provider import Provider
 from ops.simulator.server import Simulator
 from ops.telemetry import configure_logging, logger
@@ -16,17 +14,13 @@ from ops.telemetry import configure_logging, logger
 
 async def _serve(arguments: argparse.Namespace) -> None:
     provider = Provider(arguments.limit, arguments.window_ms * 1_000_000, time.monotonic_ns, keyless=arguments.keyless)
-    runner = web.ServerRunner(
-        Simulator(provider, arguments.latency_ms / 1000).server(), access_log=None, shutdown_timeout=1
-    )
-    await runner.setup()
-    await web.TCPSite(runner, arguments.host, arguments.port).start()
-    logger().info("the simulator listens", action="listen", host=arguments.host, port=arguments.port)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await runner.cleanup()
+    simulator = Simulator(provider, arguments.latency_ms / 1000)
+    async with simulator.listening(arguments.host, arguments.port) as port:
+        logger().info("the simulator listens", action="listen", host=arguments.host, port=port)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await stop.wait()
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -74,7 +75,7 @@ class Provider:
             self._window.popleft()
         over = len(self._window) >= self.limit
         first = self._window[0] if over else 0
-        self._window.append(arrived_ns)
+        insort(self._window, arrived_ns)  # one that is read later than another may have come before it
         return max(0.001, (first + self.window_ns - arrived_ns) / 1e9) if over else None
 
     def book(self, key: str, fields: dict[str, Any], *, status: str, reason: str | None = None) -> Charge:

@@ -1,6 +1,6 @@
 """The simulator's HTTP side: POST and GET charges, /healthz, /observed.
 
-A request's arrival is taken in the protocol, when its first bytes come in, before parsing and before any queue of ours.
+A request's arrival is taken before parsing and before any queue of ours, see ``ops.simulator.arrival``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import functools
 import hashlib
 import json
 import re
+import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from ops.simulator import arrival
 from ops.simulator.provider import Observed, Provider
 from ops.simulator.tokens import TOKENS
 
@@ -33,21 +37,21 @@ class _Handler(RequestHandler):
     Taken sooner, a body that comes in a segment of its own would stand as the arrival of the connection's next request.
     """
 
-    __slots__ = ("arrived_ns",)
+    __slots__ = ("arrived_ns", "came_ns")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.arrived_ns = 0
+        self.arrived_ns = self.came_ns = 0
 
     def data_received(self, data: bytes) -> None:
         if self.arrived_ns == 0:
-            self.arrived_ns = time.monotonic_ns()
+            self.arrived_ns = self.came_ns
         super().data_received(data)
 
 
 class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=asyncio.get_running_loop(), **self._kwargs)
+    def __call__(self) -> Any:
+        return arrival.Noting(_Handler(self, loop=asyncio.get_running_loop(), **self._kwargs))
 
 
 class Refusal(Exception):
@@ -67,9 +71,18 @@ class Simulator:
         self._provider = provider
         self._latency_s = latency_s
 
-    def server(self) -> _Server:
-        """The low-level server for a runner."""
-        return _Server(self.handle)
+    @asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[int]:
+        """Serve on this address, port 0 for any; the port. Raises OSError where it is taken."""
+        runner = web.ServerRunner(_Server(self.handle), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = arrival.noting(socket.create_server((host, port), family=family))
+            await web.SockSite(runner, listener).start()
+            yield int(listener.getsockname()[1])
+        finally:
+            await runner.cleanup()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from aiohttp import web
 
 from ops import trace
 from ops.simulator.provider import Provider
@@ -40,13 +39,8 @@ class Served:
 @asynccontextmanager
 async def served(limit: int = 1000, window_s: float = 1.0, latency_s: float = 0.0) -> AsyncIterator[Served]:
     provider = Provider(limit, int(window_s * 1e9), time.monotonic_ns)
-    runner = web.ServerRunner(Simulator(provider, latency_s).server(), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield Served("http://{}:{}".format(*runner.addresses[0][:2]), provider)
-    finally:
-        await runner.cleanup()
+    async with Simulator(provider, latency_s).listening("127.0.0.1", 0) as port:
+        yield Served(f"http://127.0.0.1:{port}", provider)
 
 
 @dataclass

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import sys
 import time
 
-from aiohttp import web
+import pytest
 
 from ops.simulator.provider import Provider
 from ops.simulator.server import Simulator
 
 GAP_S = 0.3
+SLACK_NS = 20_000_000
+"""For a pause between the readings of two clocks."""
 
 
 def request(key: str) -> tuple[bytes, bytes]:
@@ -24,12 +28,8 @@ def request(key: str) -> tuple[bytes, bytes]:
 
 async def test_a_body_in_a_segment_of_its_own_is_not_the_arrival_of_the_next_request() -> None:
     provider = Provider(10, 1_000_000_000, time.monotonic_ns)
-    runner = web.ServerRunner(Simulator(provider, 0).server())
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+    async with Simulator(provider, 0).listening("127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for key in ("a", "b"):
             head, body = request(key)
             writer.write(head)
@@ -40,7 +40,30 @@ async def test_a_body_in_a_segment_of_its_own_is_not_the_arrival_of_the_next_req
             assert b" 201 " in answer.splitlines()[0]
             await asyncio.sleep(GAP_S)
         writer.close()
-    finally:
-        await runner.cleanup()
     first, second = (seen.arrived_ns for seen in provider.log)
     assert (second - first) / 1e9 > GAP_S
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notes when a segment came in")
+async def test_a_request_that_came_while_the_process_was_busy_arrived_when_it_came(connected: bool) -> None:
+    provider = Provider(10, 1_000_000_000, time.monotonic_ns)
+    async with Simulator(provider, 0).listening("127.0.0.1", 0) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            if connected:
+                await asyncio.sleep(0.05)
+            began_ns = time.monotonic_ns()
+            client.sendall(b"".join(request("a")))
+            sent_ns = time.monotonic_ns()
+            time.sleep(GAP_S)
+            client.setblocking(False)
+            assert b" 201 " in (await asyncio.get_running_loop().sock_recv(client, 1000)).splitlines()[0]
+    (seen,) = provider.log
+    assert began_ns <= seen.arrived_ns + SLACK_NS
+    assert seen.arrived_ns <= sent_ns + SLACK_NS
+
+
+def test_requests_are_counted_by_when_they_came_in_whatever_order_they_are_read() -> None:
+    provider = Provider(2, 1000, time.monotonic_ns)
+    assert [provider.over_limit(at) is None for at in (0, 900, 1100, 1050)] == [True, True, True, False]
+    assert provider.over_limit(2060) is None  # 1100 is left

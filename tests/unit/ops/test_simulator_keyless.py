@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from ops.simulator.provider import Provider
 from ops.simulator.server import Simulator
@@ -19,16 +18,10 @@ from tests.unit.streams.world import TASK
 
 @asynccontextmanager
 async def asked(provider: Provider) -> AsyncIterator[Port]:
-    runner = web.ServerRunner(Simulator(provider, 0).server())
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with open_provider(Lane(name="bank", provider=KEYLESS_SANDBOX, url=url)) as adapter:
+    async with Simulator(provider, 0).listening("127.0.0.1", 0) as port:
+        lane = Lane(name="bank", provider=KEYLESS_SANDBOX, url=f"http://127.0.0.1:{port}")
+        async with open_provider(lane) as adapter:
             yield adapter
-    finally:
-        await runner.cleanup()
 
 
 async def at_once() -> None:

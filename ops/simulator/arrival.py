@@ -1,0 +1,87 @@
+"""When a request's first bytes came to the provider's machine: as its kernel noted it, not when a busy process looked.
+
+A process that waits for a processor reads late and several connections at once, so its own clock shows calls closer
+together than they came. Linux notes with SO_TIMESTAMPNS when a segment came in (socket(7)); elsewhere, and where there
+is no note, the moment of reading has to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+import time
+from typing import Any, Final
+
+_SO_TIMESTAMPNS: Final = 35 if sys.platform == "linux" else None
+_TIMESPEC: Final = struct.Struct("@ll")
+_READ: Final = 64 * 1024
+
+
+def noting(listener: socket.socket) -> socket.socket:
+    """The listening socket given, whose connections note when their bytes come in."""
+    if _SO_TIMESTAMPNS is not None:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return listener
+
+
+def came_ns(connection: socket.socket) -> int:
+    """When the bytes to be read next came in, monotonic nanoseconds; now where the kernel does not say."""
+    age_ns = 0
+    if _SO_TIMESTAMPNS is not None:
+        try:
+            _, notes, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(_TIMESPEC.size), socket.MSG_PEEK)
+        except OSError:
+            notes = []
+        for level, kind, note in notes:
+            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(note) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(note)
+                age_ns = max(0, time.time_ns() - seconds * 1_000_000_000 - nanoseconds)
+    return time.monotonic_ns() - age_ns
+
+
+class Noting(asyncio.BufferedProtocol):
+    """Reads for a protocol of streams, and before each read asks when what is there came in.
+
+    ``inner`` finds it in ``inner.came_ns``.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._buffer = memoryview(bytearray(_READ))
+        self._connection: socket.socket | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep a socket of our own on the connection: the transport's cannot peek."""
+        self._connection = transport.get_extra_info("socket").dup()
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close it."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._inner.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's name
+        """Where to read to; asked just before reading."""
+        if self._connection is not None:
+            self._inner.came_ns = came_ns(self._connection)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much was read."""
+        self._inner.data_received(bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> Any:
+        """Nothing more will come."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._inner.resume_writing()
