@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 RATE, SLOWER = 20, 4
-"""Calls a second: with several records of a queue's partition in hand, and with one (see ``streams.queues``)."""
+"""Calls a second: with many records of a queue's partition in hand, and with few (see ``streams.queues``)."""
 SMALL, EACH = 5, 10
 FAIR = SMALL * EACH + EACH
 """On which call the last small one is, at the latest, where all merchants share the calls equally."""

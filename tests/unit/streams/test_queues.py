@@ -116,7 +116,7 @@ def test_a_queue_is_done_within_its_own_share_or_with_the_whole_lane(
 
 @pytest.mark.parametrize(
     ("limit", "window_ms", "partitions", "expected"),
-    [(2, 1000, 8, 1), (4, 1000, 8, 1), (5, 1000, 8, 2), (20, 1000, 8, 5), (20, 1000, 32, 2), (60, 60_000, 8, 1),
+    [(2, 1000, 8, 2), (4, 1000, 8, 3), (5, 1000, 8, 4), (20, 1000, 8, 13), (20, 1000, 32, 4), (60, 60_000, 8, 2),
      (10_000, 1000, 8, MOST_IN_HAND)],
 )  # fmt: skip
 def test_a_lane_that_calls_more_often_has_more_in_hand(

@@ -32,7 +32,9 @@ def test_each_limit_is_that_of_a_level_but_the_last() -> None:
     assert len(LIMITS) == len(topics.LEVELS) - 1
 
 
-def served(sent: list[tuple[str, int]], workers: int = 1, takes: int = TAKES, most: int = 1) -> dict[str, int]:
+def served(
+    sent: list[tuple[str, int]], workers: int = 1, takes: int = TAKES, most: int = 1, partitions: int = PARTITIONS
+) -> dict[str, int]:
     """On which call the last payment of each small merchant is, where all is sent before the first call.
 
     ``most`` tasks of a queue's partition are in hand at once.
@@ -46,7 +48,7 @@ def served(sent: list[tuple[str, int]], workers: int = 1, takes: int = TAKES, mo
             key = identity.payment_id(merchant, str(number)).encode()
             where = shares[partition_for(key, 12) % workers].place("a", merchant)
             queue = Queue(where, topics.queue_number(where, merchant))
-            lines.setdefault((queue, partition_for(key, PARTITIONS)), deque()).append(merchant)
+            lines.setdefault((queue, partition_for(key, partitions)), deque()).append(merchant)
     rota, last, call = Rota(), dict[str, int](), 0
     waiting: dict[Queue, deque[int]] = {}
     for queue, partition in sorted(lines):
@@ -101,16 +103,19 @@ def test_who_sends_little_is_done_within_about_its_fair_time_whatever_was_queued
     assert max(late.values()) <= times, late
 
 
-@pytest.mark.parametrize("takes", [3, 8, 14, 20])
-@pytest.mark.parametrize("limit", [2, 20, 50])
-def test_they_are_where_calls_take_long_too_for_a_lane_has_as_many_in_hand_as_it_calls_in_two_seconds(
-    limit: int, takes: int
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1, 2])
+@pytest.mark.parametrize("limit", [2, 4, 20, 50])
+@pytest.mark.parametrize("partitions", [8, 16])
+def test_they_are_where_calls_take_long_too_however_their_keys_fall_for_a_lane_has_more_in_hand_than_it_calls_meanwhile(
+    limit: int, seconds: float, partitions: int
 ) -> None:
-    """A call takes so many turns of its lane at twenty a second, from 0.15 s to one second."""
-    most = in_hand(limit, 1000, PARTITIONS)
-    found = served([("heavy", 1200), *SMALL], takes=max(1, takes * limit // 20), most=most)
-    late = {name: call for name, call in found.items() if name.startswith("small")}
-    assert max(late.values()) <= 2 * fair([("heavy", 1200), *SMALL], "small-0"), late
+    """From the turn to the acks of what came of it a call takes so many seconds."""
+    most, takes = in_hand(limit, 1000, partitions), max(1, round(seconds * limit))
+    for fall in range(12):
+        sent = [(f"heavy-{fall}", 1200), *((f"small-{fall}-{number}", 10) for number in range(5))]
+        found = served(sent, takes=takes, most=most, partitions=partitions)
+        late = max(call for name, call in found.items() if name.startswith("small"))
+        assert late <= 2 * fair(sent, f"small-{fall}-0")
 
 
 def test_what_the_lane_has_done_is_each_merchants_in_equal_parts() -> None:
