@@ -59,8 +59,8 @@ class Keys(Protocol):
 class Payments(Protocol):
     """What the sink has written; raises Away."""
 
-    async def find(self, payment_id: str, merchant_id: str) -> Mapping[str, Any] | None:
-        """The row of this payment of this merchant, or None."""
+    def find(self, payment_id: str, merchant_id: str) -> Awaitable[Mapping[str, Any] | None]:
+        """The row of this payment of this merchant, or None; better asked for before it is awaited."""
 
 
 class Deliver(Protocol):
@@ -250,15 +250,17 @@ class Acceptance:
         self, asking: Coroutine[Any, Any, Claim], command: PaymentCommand
     ) -> tuple[Claim | None, Older | None]:
         """What Redis and PostgreSQL know, asked at once; whoever is cancelled meanwhile keeps no claim."""
-        others = asyncio.create_task(self._older(command))
+        payment_id, merchant_id = command.payment_id or "", command.merchant_id or ""
+        row = asyncio.ensure_future(self._payments.find(payment_id, merchant_id))
         claim: Claim | None = None
         try:
             claim = await _unless_away(asking)
-            return claim, await others
+            return claim, await self._older(command, await _unless_away(row))
         except BaseException:
-            others.cancel()
+            if not row.cancel() and not row.cancelled():
+                row.exception()  # seen: or asyncio says that nobody has
             if claim is not None and claim.lease:
-                await _unless_away(self._keys.release(command.payment_id or "", claim.lease))
+                await _unless_away(self._keys.release(payment_id, claim.lease))
             raise
 
     async def _take(self, command: PaymentCommand, fingerprint: str, lease: int | None, began: float) -> Taken:
@@ -276,13 +278,11 @@ class Acceptance:
         await AFTER_REMEMBER.reach()
         return Taken(Answer.ACCEPTED, self._queue.accepted(document, command))
 
-    async def _older(self, command: PaymentCommand) -> Older | None:
+    async def _older(self, command: PaymentCommand, row: Mapping[str, Any] | None) -> Older | None:
         """What PostgreSQL knows: a key older than Redis remembers, or one that Redis lost."""
-        payment_id, merchant_id = command.payment_id or "", command.merchant_id or ""
-        row = await _unless_away(self._payments.find(payment_id, merchant_id))
         if row is not None:
             return Older(row["fingerprint"], orjson.dumps(views.stored(row)), row["level"])
-        return await self._in_outbox(payment_id, merchant_id)
+        return await self._in_outbox(command.payment_id or "", command.merchant_id or "")
 
     async def _in_outbox(self, payment_id: str, merchant_id: str) -> Older | None:
         """The create of this merchant that waits for Kafka."""

@@ -32,6 +32,7 @@ from ingress.delivery import Delivery
 from ingress.edge import Edge
 from ingress.feed import Bounds, Feed
 from ingress.finals import Finals, results_of
+from ingress.front import Front
 from ingress.gate import Gate
 from ingress.idempotency import Keys
 from ingress.keyring import Keyring
@@ -172,7 +173,7 @@ def assemble(  # noqa: PLR0913 - where all parts meet
     access_log: bool = False,
 ) -> FastAPI:
     """The app around its parts, whatever they are made of."""
-    app = FastAPI(
+    app = Front(
         title="Kifiya Payment Gateway",
         version="1",
         description="Takes payments in spikes; calls providers at their pace.",

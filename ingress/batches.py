@@ -38,12 +38,20 @@ class Batches(Generic[Ask, Answer]):
 
     async def ask(self, item: Ask) -> Answer:
         """The store's answer. Raises Away: at once where it is known to be away, else within twice ``timeout_s``."""
-        self._presence.check()
+        return await self.post(item)
+
+    def post(self, item: Ask) -> asyncio.Future[Answer]:
+        """Like ``ask``, and asked for before it is awaited, without a task for that."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        try:
+            self._presence.check()
+        except Away as error:
+            answer.set_exception(error)
+            return answer
         self._waiting.append((item, answer))
         if self._working is None:
             self._working = asyncio.create_task(self._work())
-        return await answer
+        return answer
 
     async def _work(self) -> None:
         try:

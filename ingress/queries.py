@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import asyncpg
@@ -43,9 +43,9 @@ class Payments:
         """Whether the table can be read. Raises Away."""
         await self.find("00000000-0000-0000-0000-000000000000", "")
 
-    async def find(self, payment_id: str, merchant_id: str) -> Row | None:
-        """The row of this payment of this merchant, or None."""
-        return await self._batches.ask((payment_id, merchant_id))
+    def find(self, payment_id: str, merchant_id: str) -> Awaitable[Row | None]:
+        """The row of this payment of this merchant, or None; asked for before it is awaited."""
+        return self._batches.post((payment_id, merchant_id))
 
     async def _carry(self, asks: list[Ask]) -> list[Row | Exception | None]:
         try:

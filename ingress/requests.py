@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from fastapi import Request
 
 from ingress.problem import Problem
+from ops.deadline import within
 from schemas import command as commands
 from schemas.command import MAX_BYTES, InvalidCommand
 
@@ -53,7 +53,7 @@ async def body(request: Request, *, most: int = MAX_BYTES, within_s: float = BOD
         raise too_large
     read, size = bytearray(), 0
     try:
-        async with asyncio.timeout(within_s):
+        with within(within_s):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > drain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -15,6 +16,7 @@ from schemas.records import PaymentCommand, PaymentResult
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
+@lru_cache(maxsize=256)
 def _iso(epoch_ms: int | None) -> str | None:
     if epoch_ms is None:
         return None

@@ -56,6 +56,19 @@ class Standing:
 _NOTHING: Final = Standing(None, None, UNKNOWN)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lately:
+    """What was reckoned at a moment: what waited then, how many had joined each line, and how many go before one.
+
+    The last by line and partition, as far as they were asked for.
+    """
+
+    at: float
+    backlogs: list[list[float]]
+    totals: list[int]
+    before: dict[tuple[int, int], float] = field(default_factory=dict)
+
+
 class Waiting:
     """One lane's queue, as this process knows it."""
 
@@ -71,8 +84,7 @@ class Waiting:
         self._ended: list[list[float]] = [[] for _ in range(count)]
         self._joining = [0.0] * count
         self._due = 0
-        self._lately: dict[tuple[int, int], tuple[float, int, float]] = {}
-        """By line and partition: when it was reckoned, how many had joined the line, and how many go before one."""
+        self._lately: _Lately | None = None
 
     @property
     def partitions(self) -> int:
@@ -99,7 +111,7 @@ class Waiting:
         served = sum(sum(line.heads) for line in sample.lines)
         self.pace.observe(sample.at, served, sum(sample.due.heads), busy=busy)
         self.sample = sample
-        self._lately.clear()
+        self._lately = None
         self._arrivals.observe(sample.at, [sum(line.ends) for line in sample.lines])
         rates = self._arrivals.rates
         self._joining = [rate / self.pace.rate / self.partitions for rate in rates]
@@ -120,15 +132,14 @@ class Waiting:
         sample = self.known(now)
         if sample is None:
             return _NOTHING
-        joined = self._joined[line].total
-        at, total, fresh = self._lately.get((line, partition), (-math.inf, 0, 0.0))
-        if now - at > REMEMBERED_S:
-            backlogs = self._backlogs(sample)
-            fresh = self._before(backlogs, line, partition, backlogs[line][partition])
-            self._lately[line, partition] = now, joined, fresh
-        else:
-            fresh += joined - total
-        return self._standing(sample, fresh, now)
+        lately = self._lately
+        if lately is None or now - lately.at > REMEMBERED_S:
+            lately = self._lately = _Lately(now, self._backlogs(sample), [joined.total for joined in self._joined])
+        fresh = lately.before.get((line, partition))
+        if fresh is None:
+            fresh = self._before(lately.backlogs, line, partition, lately.backlogs[line][partition])
+            lately.before[line, partition] = fresh
+        return self._standing(sample, fresh + self._joined[line].total - lately.totals[line], now)
 
     def of(self, lines: Iterable[int], partition: int, accepted_at_ms: int, now: float, wall_ms: int) -> Standing:
         """The place of one that was accepted then, and waits in one of these lines, the likeliest one first."""

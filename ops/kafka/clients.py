@@ -33,6 +33,7 @@ from aiokafka.errors import (
     UnknownProducerId,
 )
 
+from ops.deadline import within
 from ops.kafka.message import Message
 
 __all__ = [
@@ -219,12 +220,12 @@ class Publisher:
         """
         send = self._in_batches if _worth_batches(messages) else self._one_by_one
         try:
-            async with asyncio.timeout(timeout_s):
+            with within(timeout_s):
                 producer = await self._renew() if self._gap else self._producer
                 if producer is None:
                     raise PublishTimedOut("the producer is not connected")
                 sent = await send(producer, messages)
-                answers = await asyncio.gather(*(answer for _, answer in sent), return_exceptions=True)
+                answers = await _answers([answer for _, answer in sent])
         except TimeoutError as error:
             raise PublishTimedOut(f"no ack within {timeout_s} s") from error
         except KafkaError as error:
@@ -279,6 +280,21 @@ class Publisher:
             batch.close()
             sent.append((first, await producer.send_batch(batch, topic, partition=partition)))
         return sent
+
+
+async def _answers(waiting: list[asyncio.Future[Any]]) -> list[Any]:
+    """What each of them came to: what the broker said, or an exception."""
+    if len(waiting) != 1:
+        return await asyncio.gather(*waiting, return_exceptions=True)
+    try:  # the same without a future around it, and a turn of the loop: most have one
+        return [await waiting[0]]
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return [error]
+    except Exception as error:  # noqa: BLE001 - told, not handled
+        return [error]
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

@@ -47,6 +47,7 @@ class Producer:
     errors: dict[str, Exception] = field(default_factory=dict)
     silent: str = ""
     batches: int = 0
+    answers: list[asyncio.Future[Any]] = field(default_factory=list)
     started: bool = False
     stopped: bool = False
 
@@ -85,6 +86,7 @@ class Producer:
 
     def _answer(self, topic: str, partition: int, records: list[Stored]) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
         if topic in self.errors:
             answer.set_exception(self.errors[topic])
         elif topic != self.silent:
@@ -177,6 +179,34 @@ async def test_one_missing_ack_leaves_all_unknown(count: int, producer: Producer
     producer.silent = "b"
     with pytest.raises(PublishTimedOut):
         await publisher.publish([*records("a", count), *records("b", count)], 0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_answer_that_the_producer_takes_back_is_no_ack(
+    count: int, producer: Producer, publisher: Publisher
+) -> None:
+    producer.silent = "b"
+    publishing = asyncio.create_task(publisher.publish(records("b", count)))
+    while len(producer.answers) < count:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for each in producer.answers:
+        each.cancel()
+    with pytest.raises(PublishTimedOut):
+        await publishing
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_whoever_is_cancelled_while_it_waits_for_an_ack_is_cancelled(
+    count: int, producer: Producer, publisher: Publisher
+) -> None:
+    producer.silent = "b"
+    publishing = asyncio.create_task(publisher.publish(records("b", count)))
+    for _ in range(5):
+        await asyncio.sleep(0)  # it waits for the broker's answer
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
 
 
 async def test_a_topic_that_nobody_knows_is_no_ack(publisher: Publisher) -> None:
