@@ -61,7 +61,7 @@ LONGEST_NAP_S: Final = 1.0
 MOST_PERMITS: Final = 3
 """How many permits one intent may use up by coming too late; then it is taken back, and a cancel has its turn."""
 AGAIN_S: Final = 5.0
-"""How long one intent waits for another permit, its payment locked; the breaker may hold the line ahead of it."""
+"""How long one intent waits for another permit, its payment locked; the breaker may hold the turn ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +214,14 @@ class Dispatcher:
     async def _try_call(self, task: PaymentTask, origin: Origin, queue: Queue) -> bool:
         """Breaker, then permit, then the ledger's last word, then the call. False: nothing was sent, decide again."""
         try:
-            permit, ticket = await self._permit(queue, origin.partition)
+            found = await self._permit(queue, origin.partition, lambda: self._decide(task, origin) in payment.CALLS)
         except LimiterUnavailable:
             logger().warning("no permit: the limiter's store is away", action="limiter-away", lane=self.lane)
             await asyncio.sleep(LIMITER_REST_S)
             return False
+        if found is None:
+            return False
+        permit, ticket = found
         granted_at = self.clock()
         try:
             async with self.locks.of(task.payment_id):
@@ -226,14 +229,12 @@ class Dispatcher:
                 if step not in payment.CALLS:
                     NOT_SENT.labels(self.lane, "overtaken").inc()
                     return False
-                return await self._call(
-                    task, origin, Call(step.value), _Turn(permit, ticket, granted_at, queue, origin.partition)
-                )
+                return await self._call(task, origin, Call(step.value), _Turn(permit, ticket, granted_at))
         finally:
             self.breaker.leave(ticket, ok=None)  # where nothing was sent, a probe makes room for the next one
 
-    async def _permit(self, queue: Queue, partition: int) -> tuple[Permit, int]:
-        """Wait for the breaker, then for a slot: an open breaker burns no permits."""
+    async def _permit(self, queue: Queue, partition: int, wanted: Callable[[], bool]) -> tuple[Permit, int] | None:
+        """Wait for the breaker, then for a slot: an open breaker burns no permits, nor does what is wanted no more."""
         asked = self.clock()
         async with self.turnstile.turn(queue, partition):
             while True:
@@ -241,6 +242,8 @@ class Dispatcher:
                     BREAKER_OPEN.labels(self.lane).set(1)
                     await asyncio.sleep(min(wait_s, LONGEST_NAP_S))
                 BREAKER_OPEN.labels(self.lane).set(float(self.breaker.is_open))
+                if not wanted():
+                    return None
                 ticket = self.breaker.enter()
                 try:
                     permit = await self.limiter.acquire(self.lead.seconds())
@@ -292,7 +295,7 @@ class Dispatcher:
             if not in_time() or not self.holds() or not self.breaker.admits(turn.ticket):
                 return None
             try:
-                async with asyncio.timeout(AGAIN_S), self.turnstile.turn(turn.queue, turn.partition):
+                async with asyncio.timeout(AGAIN_S), self.turnstile.again():
                     permit = await self.limiter.acquire(self.lead.seconds())
             except (LimiterUnavailable, TimeoutError):
                 return None
@@ -383,13 +386,11 @@ class Dispatcher:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The right to call: a permit, when it was granted, the breaker's ticket, and where the record stands."""
+    """The right to call: a permit, when it was granted, and the breaker's ticket."""
 
     permit: Permit
     ticket: int
     granted_at: float
-    queue: Queue
-    partition: int
 
 
 def _healthy(outcome: Outcome) -> bool:

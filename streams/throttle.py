@@ -13,6 +13,9 @@ from streams.queues import Queue, Rota
 class Turnstile:
     """Between queues the rota decides, within one its partitions take turns. The turnstile never stands idle.
 
+    Who comes again goes before all: it had its turn, has told what it is about to do, and came too late to do it. Else
+    a slow Kafka would make each of them wait behind all that its partition has in hand, longer than it may.
+
     A cancelled waiter frees its place. The queues are bounded by what a lane's partitions have in hand.
     """
 
@@ -20,6 +23,7 @@ class Turnstile:
         self._busy = False
         self._waiting: dict[Queue, dict[int, deque[asyncio.Future[None]]]] = {}
         """By queue and partition; first the partition whose turn is next."""
+        self._again: deque[asyncio.Future[None]] = deque()
         self._rota = Rota()
 
     @asynccontextmanager
@@ -31,13 +35,32 @@ class Turnstile:
         finally:
             self._pass_on()
 
+    @property
+    def comes_again(self) -> bool:
+        """Whether somebody waits for another turn."""
+        return bool(self._again)
+
+    @asynccontextmanager
+    async def again(self) -> AsyncIterator[None]:
+        """Hold the turn once more; among those who come again first come, first served."""
+        if self._busy:
+            await self._wait(self._again)
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
     async def _enter(self, queue: Queue, partition: int) -> None:
         if not self._busy:
             self._busy = True
             self._rota.choose((queue,))
             return
+        await self._wait(self._waiting.setdefault(queue, {}).setdefault(partition, deque()))
+
+    async def _wait(self, line: deque[asyncio.Future[None]]) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(queue, {}).setdefault(partition, deque()).append(place)
+        line.append(place)
         try:
             await place
         except asyncio.CancelledError:
@@ -46,6 +69,11 @@ class Turnstile:
             raise
 
     def _pass_on(self) -> None:
+        while self._again:
+            place = self._again.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
         waiting = [queue for queue, parts in self._waiting.items() if _some(parts)]
         if not waiting:
             self._busy = False

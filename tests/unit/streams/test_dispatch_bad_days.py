@@ -275,6 +275,7 @@ async def test_a_payment_whose_time_ends_while_it_waits_for_its_permit_is_not_ca
     world = World()
     provider = ScriptedProvider([])
     worker = world.worker(provider)
+    limiter = worker.limiter = Ahead()
     task = replace(TASK, expires_at_ms=wall_ms() + 30_000)
     async with worker.turnstile.turn(FIRST):
         running = asyncio.create_task(worker.create(task, ORIGIN, queue=Queue(2)))
@@ -283,6 +284,33 @@ async def test_a_payment_whose_time_ends_while_it_waits_for_its_permit_is_not_ca
     await asyncio.wait_for(running, 5)
     last = world.events()[max(world.events())]
     assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", [])
+    assert not limiter.asked, "no slot is spent on it"
+
+
+async def test_an_intent_that_missed_its_slot_has_the_next_one_however_many_wait() -> None:
+    """Behind all that its partition has in hand it would wait longer than it may, at two calls a second."""
+
+    asked: list[str] = []
+
+    class Late(FreeLimiter):
+        """The first permit is over before it can be used; the second is granted once its owner waits again."""
+
+        async def acquire(self, lead_s: float = 0.0) -> Permit:
+            task = asyncio.current_task()
+            asked.append(task.get_name() if task else "")
+            if len(asked) == 1:
+                return Permit(opens_at=time.monotonic() - 2, closes_at=time.monotonic() - 1, slot_us=1)
+            while len(asked) == 2 and not worker.turnstile.comes_again:
+                await asyncio.sleep(0)
+            return await super().acquire(lead_s)
+
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED] * 4))
+    worker.limiter = Late()
+    tasks = [replace(TASK, payment_id=letter * 36) for letter in "abcd"]
+    named = [asyncio.create_task(worker.create(task, ORIGIN, queue=FIRST), name=task.payment_id[0]) for task in tasks]
+    await asyncio.wait_for(asyncio.gather(*named), 5)
+    assert asked == ["a", "b", "a", "c", "d"]
 
 
 async def test_a_payment_whose_time_ends_in_its_slot_is_not_called() -> None:

@@ -130,3 +130,27 @@ async def test_partitions_of_a_queue_take_turns_however_many_each_has_in_hand() 
         await line.join("b1", FIRST, 1)
     await line.all_through()
     assert line.order == ["a0", "b1", "c0", "a1", "c1", "a2"]
+
+
+async def test_who_comes_again_goes_before_all_in_the_order_of_coming_and_takes_nobodys_turn() -> None:
+    line = Line()
+
+    async def again(name: str) -> None:
+        async with line.turnstile.again():
+            line.order.append(name)
+
+    async with line.turnstile.turn(FIRST):
+        for number in range(3):
+            await line.join(f"a{number}", FIRST)
+            await line.join(f"b{number}", Queue(1))
+        for name in ("x", "y", "z"):
+            line.tasks[name] = asyncio.create_task(again(name))
+            await asyncio.sleep(0)
+        line.tasks["y"].cancel()
+    await line.all_through()
+    assert line.order == ["x", "z", "b0", "a0", "a1", "a2", "b1", "b2"]
+    async with asyncio.timeout(20), line.turnstile.again():
+        await line.join("c", FIRST)
+        assert "c" not in line.order
+    await line.all_through()
+    assert line.order[-1] == "c"
