@@ -43,10 +43,8 @@ class Batches(Generic[Ask, Answer]):
     def post(self, item: Ask) -> asyncio.Future[Answer]:
         """Like ``ask``, and asked for before it is awaited, without a task for that."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        try:
-            self._presence.check()
-        except Away as error:
-            answer.set_exception(error)
+        if (refusal := self._presence.refusal()) is not None:
+            answer.set_exception(refusal)
             return answer
         self._waiting.append((item, answer))
         if self._working is None:

@@ -39,9 +39,15 @@ class Presence:
 
     def check(self) -> None:
         """Raises Away, at once, while it is known to be away."""
-        if self.away:
-            AWAY.labels(self.name).inc()
-            raise Away(f"{self.name} is away")
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+
+    def refusal(self) -> Away | None:
+        """What ``check`` raises."""
+        if not self.away:
+            return None
+        AWAY.labels(self.name).inc()
+        return Away(f"{self.name} is away")
 
     def begin(self) -> None:
         """Away until it was found for the first time; looks at once."""

@@ -28,6 +28,8 @@ STALE_S: Final = 10.0
 """Kafka has not told for so long: nothing is known."""
 REMEMBERED_S: Final = 0.05
 """At a thousand creates a second each would cost a hundredth more, and say the same but for its own."""
+NOT_RECKONED: Final = 0.01
+"""The share of what waits by which other lines may have grown meanwhile."""
 _AROUND_MS: Final = 3000
 """Intake hands a payment on within this, unless it is behind."""
 LATE_MS: Final = 5000
@@ -60,12 +62,14 @@ _NOTHING: Final = Standing(None, None, UNKNOWN)
 class _Lately:
     """What was reckoned at a moment: what waited then, how many had joined each line, and how many go before one.
 
-    The last by line and partition, as far as they were asked for.
+    ``waits`` and ``total`` are the sums. The last by line and partition, as far as they were asked for.
     """
 
     at: float
     backlogs: list[list[float]]
+    waits: float
     totals: list[int]
+    total: int
     before: dict[tuple[int, int], float] = field(default_factory=dict)
 
 
@@ -133,13 +137,21 @@ class Waiting:
         if sample is None:
             return _NOTHING
         lately = self._lately
-        if lately is None or now - lately.at > REMEMBERED_S:
-            lately = self._lately = _Lately(now, self._backlogs(sample), [joined.total for joined in self._joined])
+        if lately is None or now - lately.at > REMEMBERED_S or self._others(lately, line) > NOT_RECKONED * lately.waits:
+            backlogs = self._backlogs(sample)
+            totals = [joined.total for joined in self._joined]
+            lately = self._lately = _Lately(now, backlogs, sum(map(sum, backlogs)), totals, sum(totals))
         fresh = lately.before.get((line, partition))
         if fresh is None:
             fresh = self._before(lately.backlogs, line, partition, lately.backlogs[line][partition])
             lately.before[line, partition] = fresh
         return self._standing(sample, fresh + self._joined[line].total - lately.totals[line], now)
+
+    def _others(self, lately: _Lately, line: int) -> int:
+        """How many have joined other lines since."""
+        return (
+            sum([each.total for each in self._joined]) - lately.total - self._joined[line].total + lately.totals[line]
+        )
 
     def of(self, lines: Iterable[int], partition: int, accepted_at_ms: int, now: float, wall_ms: int) -> Standing:
         """The place of one that was accepted then, and waits in one of these lines, the likeliest one first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakKeyDictionary
@@ -12,28 +13,32 @@ EVERY_S: Final = 0.05
 
 
 class _Watch:
-    """Those who wait within bounds on one loop; no timer while there are none."""
+    """Those who wait within bounds on one loop; no timer while there are none. It holds no loop: those end, too."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.time = loop.time
+    def __init__(self) -> None:
         self.waiting: dict[within, None] = {}
-        self._later = loop.call_later
         self._set = False
 
-    def begin(self) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody waits."""
         if not self._set:
             self._set = True
-            self._later(EVERY_S, self._look)
+            loop.call_later(EVERY_S, self._tick)
 
-    def _look(self) -> None:
-        now = self.time()
-        for late in [each for each in self.waiting if each.end <= now]:
-            del self.waiting[late]
-            late.expire()
+    def _tick(self) -> None:
         self._set = False
         if self.waiting:
-            self.begin()
+            self.begin(asyncio.get_running_loop())
+            self.look()
+
+    def look(self) -> None:
+        """End those whose time is over, of one task's the first: the others may be ended by that."""
+        now = asyncio.get_running_loop().time()
+        late = sorted((each for each in self.waiting if each.end <= now), key=lambda each: each.end)
+        for each in {each.task: each for each in reversed(late)}.values():
+            del self.waiting[each]
+            with suppress(Exception):  # a future's own cancel may raise; the others' time is over all the same
+                each.expire()
 
 
 _WATCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch]] = WeakKeyDictionary()
@@ -42,40 +47,44 @@ _WATCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch]] = WeakKeyD
 class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
     """``with within(seconds): await ...``; raises TimeoutError at most ``EVERY_S`` after they are over.
 
-    Like ``asyncio.timeout`` it cancels the task that waits, and tells that from any other cancellation.
+    Like ``asyncio.timeout`` it cancels the task that waits, and tells that from any other cancellation. For one use.
     """
 
-    __slots__ = ("_before", "_seconds", "_task", "_watch", "end", "expired")
+    __slots__ = ("_before", "_seconds", "_watch", "end", "expired", "task")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._watch: _Watch | None = None
         self.expired = False
 
     def __enter__(self) -> Self:
-        """Begin. Raises RuntimeError outside of a task."""
+        """Begin. Raises RuntimeError outside of a task, and where it was used before."""
         task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("only a task can wait")
+        if task is None or self._watch is not None:
+            raise RuntimeError("only a task can wait, and each time within new bounds")
         loop = task.get_loop()
         watch = _WATCHES.get(loop)
         if watch is None:
-            watch = _WATCHES[loop] = _Watch(loop)
-        self._task, self._watch, self._before = task, watch, task.cancelling()
-        self.end = watch.time() + self._seconds
+            watch = _WATCHES[loop] = _Watch()
+        self.task, self._watch, self._before = task, watch, task.cancelling()
+        self.end = loop.time() + self._seconds
         watch.waiting[self] = None
-        watch.begin()
+        watch.begin(loop)
+        if self._seconds <= 0:
+            loop.call_soon(watch.look)
         return self
 
     def expire(self) -> None:
         """The time is over."""
         self.expired = True
-        self._task.cancel()
+        self.task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End."""
         if not self.expired:
-            del self._watch.waiting[self]
-        elif self._task.uncancel() <= self._before and kind is not None and issubclass(kind, asyncio.CancelledError):
+            if self._watch is not None:
+                self._watch.waiting.pop(self, None)
+        elif self.task.uncancel() <= self._before and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error

@@ -286,11 +286,12 @@ async def _answers(waiting: list[asyncio.Future[Any]]) -> list[Any]:
     """What each of them came to: what the broker said, or an exception."""
     if len(waiting) != 1:
         return await asyncio.gather(*waiting, return_exceptions=True)
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:  # the same without a future around it, and a turn of the loop: most have one
         return [await waiting[0]]
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task is None or task.cancelling() > before:
             raise
         return [error]
     except Exception as error:  # noqa: BLE001 - told, not handled

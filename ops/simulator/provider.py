@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import insort
-from collections import Counter, deque
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -60,7 +60,8 @@ class Provider:
     bodies: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     in_use: set[str] = field(default_factory=set)
-    _window: deque[int] = field(default_factory=deque)
+    _window: list[int] = field(default_factory=list)
+    """The last arrivals, in order."""
 
     def observe(self, seen: Observed) -> None:
         """Write a request into the log; beyond a million the log only counts, loudly in ``dropped``."""
@@ -71,11 +72,13 @@ class Provider:
 
     def over_limit(self, arrived_ns: int) -> float | None:
         """Seconds until a request would be within the limit, None if this one is. Refused requests count, too."""
-        while self._window and arrived_ns - self._window[0] >= self.window_ns:
-            self._window.popleft()
-        over = len(self._window) >= self.limit
-        first = self._window[0] if over else 0
-        insort(self._window, arrived_ns)  # one that is read later than another may have come before it
+        window = self._window
+        # Another one that came before this one may still be read: what counts for that is kept, too.
+        del window[: bisect_right(window, arrived_ns - 2 * self.window_ns)]
+        place = bisect_right(window, arrived_ns)
+        over = place - bisect_right(window, arrived_ns - self.window_ns) >= self.limit
+        first = window[place - self.limit] if over else 0
+        window.insert(place, arrived_ns)
         return max(0.001, (first + self.window_ns - arrived_ns) / 1e9) if over else None
 
     def book(self, key: str, fields: dict[str, Any], *, status: str, reason: str | None = None) -> Charge:

@@ -74,15 +74,15 @@ class Simulator:
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
         """Serve on this address, port 0 for any; the port. Raises OSError where it is taken."""
-        runner = web.ServerRunner(_Server(self.handle), access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = arrival.noting(socket.create_server((host, port), family=family))
-            await web.SockSite(runner, listener).start()
-            yield int(listener.getsockname()[1])
-        finally:
-            await runner.cleanup()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with arrival.noting(socket.create_server((host, port), family=family)) as listener:
+            runner = web.ServerRunner(_Server(self.handle), access_log=None, shutdown_timeout=1)
+            await runner.setup()
+            try:
+                await web.SockSite(runner, listener).start()
+                yield int(listener.getsockname()[1])
+            finally:
+                await runner.cleanup()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -16,7 +18,7 @@ from ops.kafka.clients import PublishError
 from schemas import command as commands
 from schemas import identity
 from schemas.records import PaymentCommand
-from tests.unit.ingress.fakes import BODY, ID, KEY, LANES, World, row
+from tests.unit.ingress.fakes import BODY, ID, KEY, LANES, MemoryPayments, World, row
 
 MINE, OTHERS = "mine", "others"
 
@@ -142,6 +144,39 @@ async def test_a_cancelled_request_frees_the_key() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     world.kafka.gate.set()
+    assert (await world.acceptance().accept(create())).answer is Answer.ACCEPTED
+
+
+@pytest.mark.parametrize("ends", ["answered", "failed", "late"])
+async def test_a_request_that_is_cancelled_while_it_looks_up_its_key_leaves_nothing_behind(ends: str) -> None:
+    """Neither a claim, nor PostgreSQL's answer that nobody takes."""
+
+    class Held(MemoryPayments):
+        def find(self, payment_id: str, merchant_id: str) -> Any:
+            del payment_id, merchant_id
+            return held[0]
+
+    said: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: said.append(context))
+    world, held = World(), [loop.create_future()]
+    world.payments = Held()
+    asking = asyncio.create_task(world.acceptance().accept(create()))
+    while not world.keys.entries:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if ends == "answered":
+        held[0].set_result(None)
+    elif ends == "failed":
+        held[0].set_exception(Away("postgres is away"))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert held.pop().cancelled() == (ends == "late")
+    world.payments = MemoryPayments()
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert not said
     assert (await world.acceptance().accept(create())).answer is Answer.ACCEPTED
 
 

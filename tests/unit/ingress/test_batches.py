@@ -85,6 +85,21 @@ async def test_a_failure_costs_one_wait_then_nobody_waits(store: Store, mood: st
     assert len(store.rounds) == 1
 
 
+async def test_what_is_asked_for_before_it_is_awaited_fails_where_it_is_awaited(store: Store) -> None:
+    store.mood = "broken"
+    with pytest.raises(Away):
+        await store.batches.ask(1)
+    asked = [store.batches.post(number) for number in range(3)]  # away, and known to be
+    for each in asked:
+        with pytest.raises(Away):
+            await each
+    store.mood = "well"
+    await until(lambda: not store.presence.away)
+    asked = [store.batches.post(number) for number in range(3)]
+    await until(lambda: all(each.done() for each in asked))
+    assert [await each for each in asked] == [0, 2, 4]
+
+
 @pytest.mark.parametrize("mood", ["broken", "hung"])
 async def test_a_store_that_returns_is_found_without_an_ask(store: Store, mood: str) -> None:
     store.mood = mood

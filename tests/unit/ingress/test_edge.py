@@ -126,20 +126,23 @@ async def test_a_requests_trace_goes_with_its_commands_and_its_log_lines(capfd: 
     assert [each.get("traceparent", "none") for each in said] == [context] * 3 + ["none"]
 
 
+@pytest.mark.parametrize("routed", [False, True])
 async def test_a_defect_tells_strangers_nothing_and_logs_no_message(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], routed: bool
 ) -> None:
+    """Both where the edge serves and where the router does; the client here raises what reaches the server."""
     world = World()
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("4111111111111111")
 
     monkeypatch.setattr(world.keys, "claim", broken)
+    monkeypatch.setattr(world.payments, "find", broken)
     kept = list(logging.getLogger().handlers), logging.getLogger().level
     configure_logging("ingress")
     try:
         async with world.client() as client:
-            answer = await post(client)
+            answer = await client.get(f"/v1/payments/{ID}") if routed else await post(client)
         problem(answer, 500, "internal-error")
     finally:
         logging.getLogger().handlers[:], level = kept
@@ -148,7 +151,7 @@ async def test_a_defect_tells_strangers_nothing_and_logs_no_message(
     [line] = [json.loads(line) for line in said.splitlines() if "internal-error" in line]
     assert line["error"].startswith("ZeroDivisionError at ")
     assert line["request_id"] == answer.headers["x-request-id"]
-    assert line["path"] == "/v1/payments"
+    assert line["path"] == ("/v1/payments/{payment_id}" if routed else "/v1/payments")
     assert "4111" not in said + answer.text
     assert "Traceback" not in said
 

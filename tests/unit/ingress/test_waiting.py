@@ -286,3 +286,30 @@ def test_without_history_the_oldest_that_waits_is_the_other_end() -> None:
     assert history.offset(0, 5_000, (0, 0), (20_000, 100)) == 50.0
     assert History().offset(0, 5_000, (0, 0), (10_000, 100)) == 50.0
     assert History().offset(0, 5_000, None, (10_000, 100)) == 100
+
+
+def two_lines(first: int, second: int) -> Waiting:
+    """A lane of two levels, four turns and one, with one partition each, and so many waiting in either."""
+    queue = Waiting(10.0, Turns((0, 1), (4, 1)))
+    lines = (Line((first,), (0,)), Line((second,), (0,)))
+    look(queue, Sample(0.0, WALL, lines, Line((0,), (0,))))
+    return queue
+
+
+@pytest.mark.parametrize(("joining", "expected"), [(0, 1), (1, 2), (2, 3), (50, 3)])
+def test_what_joined_another_line_this_moment_goes_before_by_its_weight(joining: int, expected: int) -> None:
+    """One reckoning is used for 50 ms, by all lines, but not where it tells no more what waits."""
+    queue = two_lines(0, 0)
+    assert queue.last(1, 0, 0.0).position == 1
+    for _ in range(joining):
+        queue.joined(0, 0, WALL)
+    assert queue.last(1, 0, 0.02).position == expected
+
+
+def test_what_joins_a_line_is_counted_though_another_one_has_just_been_asked_about() -> None:
+    queue = two_lines(100, 0)
+    for number in range(5):
+        assert queue.last(0, 0, 0.0).position == 101 + number
+        queue.joined(0, 0, WALL)
+        assert queue.last(1, 0, 0.001).position == 3
+    assert queue.last(0, 0, 0.001).position == 106

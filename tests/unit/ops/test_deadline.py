@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -48,9 +51,10 @@ async def test_what_ends_in_time_is_not_touched(bound: Bound) -> None:
 
 
 @both
-async def test_what_lasts_too_long_is_a_time_out_and_no_cancellation(bound: Bound) -> None:
+@pytest.mark.parametrize("seconds", [SHORT_S, 3 * deadline.EVERY_S])
+async def test_what_lasts_too_long_is_a_time_out_and_no_cancellation(bound: Bound, seconds: float) -> None:
     with pytest.raises(TimeoutError):
-        async with bound(SHORT_S):
+        async with bound(seconds):
             await asyncio.sleep(LONG_S)
     assert not cancelling()
     await asyncio.sleep(0)
@@ -100,11 +104,106 @@ async def test_one_that_is_cancelled_and_late_at_once_is_cancelled(bound: Bound)
         await task
 
 
+@both
+@pytest.mark.parametrize("seconds", [0.0, -5.0])
+async def test_what_has_no_time_at_all_ends_where_it_first_waits(bound: Bound, seconds: float) -> None:
+    async def work() -> None:
+        async with bound(seconds):
+            done.append(1)
+            await asyncio.sleep(LONG_S)
+
+    done: list[int] = []
+    with pytest.raises(TimeoutError):
+        await work()
+    assert done
+
+
+async def test_of_two_that_are_over_at_one_look_the_first_ends() -> None:
+    async def inner() -> None:
+        with suppress(TimeoutError), within(SHORT_S / 2):
+            await asyncio.sleep(LONG_S)
+        ended.append("inner")
+
+    async def outer() -> None:
+        with within(SHORT_S):
+            await inner()
+            await asyncio.sleep(LONG_S)
+
+    ended: list[str] = []
+    with pytest.raises(TimeoutError):  # the outer one's time is over, too, where it waits next
+        await outer()
+    assert ended == ["inner"]
+
+
+async def test_a_bound_is_for_one_use_by_a_task() -> None:
+    bound = within(LONG_S)
+    with bound:
+        pass
+    with pytest.raises(RuntimeError), bound:
+        pass
+
+
+async def test_a_cancellation_that_was_swallowed_before_makes_no_time_out_of_a_later_one() -> None:
+    """What a task has swallowed without ``uncancel`` stays counted: only what was added since is ours."""
+
+    async def work() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG_S)
+        with within(SHORT_S):
+            await asyncio.sleep(LONG_S)
+        return "not reached"
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def test_one_that_cannot_be_cancelled_takes_nobody_elses_time_out_away() -> None:
+    class Stubborn(asyncio.Future[None]):
+        def cancel(self, msg: object = None) -> bool:
+            raise KeyError(msg)
+
+    async def wait(future: asyncio.Future[None]) -> None:
+        with within(SHORT_S):
+            await future
+
+    stubborn = Stubborn()
+    stuck = asyncio.create_task(wait(stubborn))
+    for _ in range(2):  # at the same look, and at one after it
+        with pytest.raises(TimeoutError):
+            await wait(asyncio.get_running_loop().create_future())
+    stubborn.set_result(None)
+    await asyncio.wait({stuck})
+
+
+def test_a_loop_that_has_ended_is_kept_by_nobody() -> None:
+    async def work() -> weakref.ref[asyncio.AbstractEventLoop]:
+        with within(LONG_S):
+            await asyncio.sleep(0)
+        return weakref.ref(asyncio.get_running_loop())
+
+    ended = [asyncio.run(work()) for _ in range(3)]
+    gc.collect()
+    assert not any(each() for each in ended)
+
+
 async def test_a_thousand_waits_share_a_timer_and_none_is_left_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    timers: list[bool] = []
+    with within(LONG_S):
+        watch = deadline._WATCHES[loop]
+    while watch._set:
+        await asyncio.sleep(SHORT_S)
     monkeypatch.setattr(deadline, "EVERY_S", SHORT_S)
-    monkeypatch.setattr(deadline._Watch, "begin", counted(deadline._Watch.begin, timers))
+    timers: list[float] = []
+    later = loop.call_later
+
+    def counted(seconds: float, *what: Any) -> asyncio.TimerHandle:
+        timers.append(seconds)
+        return later(seconds, *what)
+
+    monkeypatch.setattr(loop, "call_later", counted)
 
     async def wait() -> None:
         with within(LONG_S):
@@ -113,19 +212,10 @@ async def test_a_thousand_waits_share_a_timer_and_none_is_left_after_them(monkey
     released = asyncio.Event()
     waits = [asyncio.create_task(wait()) for _ in range(1000)]
     await asyncio.sleep(0)
-    watch = deadline._WATCHES[loop]
     assert len(watch.waiting) == 1000
-    assert sum(timers) == 1
+    assert timers == [SHORT_S]
     released.set()
     await asyncio.gather(*waits)
     assert not watch.waiting
     while watch._set:
         await asyncio.sleep(SHORT_S)
-
-
-def counted(begin: Callable[[deadline._Watch], None], timers: list[bool]) -> Callable[[deadline._Watch], None]:
-    def told(watch: deadline._Watch) -> None:
-        timers.append(not watch._set)
-        begin(watch)
-
-    return told

@@ -63,7 +63,17 @@ async def test_a_request_that_came_while_the_process_was_busy_arrived_when_it_ca
     assert seen.arrived_ns <= sent_ns + SLACK_NS
 
 
-def test_requests_are_counted_by_when_they_came_in_whatever_order_they_are_read() -> None:
-    provider = Provider(2, 1000, time.monotonic_ns)
-    assert [provider.over_limit(at) is None for at in (0, 900, 1100, 1050)] == [True, True, True, False]
-    assert provider.over_limit(2060) is None  # 1100 is left
+@pytest.mark.parametrize(
+    ("limit", "arrivals", "within"),
+    [
+        (2, [0, 900, 1000, 1001], [True, True, True, False]),
+        (2, [60, 70, 1072, 1050], [True, True, True, False]),  # 60, 70 and 1050 are within one window
+        (1, [1100, 50], [True, True]),
+        (1, [1100, 200, 1201], [True, True, False]),
+    ],
+)
+def test_requests_are_counted_by_when_they_came_in_whatever_order_they_are_read(
+    limit: int, arrivals: list[int], within: list[bool]
+) -> None:
+    provider = Provider(limit, 1000, time.monotonic_ns)
+    assert [provider.over_limit(at) is None for at in arrivals] == within
