@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import sys
 import time
+from asyncio import trsock
 
 import pytest
 
@@ -61,6 +63,38 @@ async def test_a_request_that_came_while_the_process_was_busy_arrived_when_it_ca
     (seen,) = provider.log
     assert began_ns <= seen.arrived_ns + SLACK_NS
     assert seen.arrived_ns <= sent_ns + SLACK_NS
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+async def test_a_wall_clock_that_is_set_moves_no_arrival(monkeypatch: pytest.MonkeyPatch, step_s: int) -> None:
+    """Then the moment of reading has to do, as where the kernel notes nothing."""
+    provider = Provider(10, 1_000_000_000, time.monotonic_ns)
+    wall_ns = time.time_ns
+    async with Simulator(provider, 0).listening("127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        monkeypatch.setattr(time, "time_ns", lambda: wall_ns() + step_s * 1_000_000_000)
+        began_ns = time.monotonic_ns()
+        writer.write(b"".join(request("a")))
+        await reader.readuntil(b"}")
+        writer.close()
+    assert began_ns <= provider.log[0].arrived_ns <= time.monotonic_ns()
+
+
+async def test_a_connection_is_served_without_notes_where_no_more_sockets_may_be_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(trsock.TransportSocket, "dup", refused)
+    provider = Provider(10, 1_000_000_000, time.monotonic_ns)
+    async with Simulator(provider, 0).listening("127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        began_ns = time.monotonic_ns()
+        writer.write(b"".join(request("a")))
+        assert b" 201 " in (await reader.readuntil(b"}")).splitlines()[0]
+        writer.close()
+    assert began_ns <= provider.log[0].arrived_ns <= time.monotonic_ns()
 
 
 @pytest.mark.parametrize(
