@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 import uuid
@@ -20,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from ops.kafka.clients import KafkaSettings, Message, end_offsets, partition_for
 from ops.local import child
+from ops.local.ports import free_port
 from ops.local.stack import Stack
 from schemas import codec, topics
 from schemas.records import DeadLetter, PaymentEvent, PaymentResult, PaymentTask, State, TaskKind
@@ -52,12 +52,6 @@ async def all_settled(seen: Arrived, ids: list[str], count: int | None = None, s
             stand_s,
         )
         done = seen.states(ids)[State.COMPLETED]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import httpx2
 from ops import letters
 from ops.kafka.clients import KafkaSettings, Message
 from ops.kafka.reading import present
+from ops.local.ports import free_port
 from schemas import codec, topics
 from schemas.records import DeadLetter, EventType, PaymentEvent, State
 from tests.integration import roles
@@ -176,7 +177,7 @@ class Role:
 
 @asynccontextmanager
 async def sink(kafka: KafkaSettings, database: Rows) -> AsyncIterator[Role]:
-    port = roles.free_port()
+    port = free_port()
     async with roles.process(
         "sinks",
         KAFKA_BOOTSTRAP=kafka.bootstrap,

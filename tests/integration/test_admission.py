@@ -15,6 +15,7 @@ import pytest_asyncio
 from ingress.commands import Commands, sealed
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import Message, Publisher, partition_for
+from ops.local.ports import free_port
 from ops.local.stack import Stack
 from schemas import codec, identity, seal, topics
 from schemas.command import from_json
@@ -25,7 +26,6 @@ from tests.integration.roles import (
     PARTITIONS,
     Arrived,
     environment,
-    free_port,
     process,
     settings_of,
     until,

@@ -15,6 +15,7 @@ import pytest
 
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import KafkaSettings, Message, Publisher
+from ops.local.ports import free_port
 from schemas import topics
 from schemas.records import PaymentEvent, State
 from streams import payment
@@ -27,7 +28,6 @@ from tests.integration.roles import (
     Arrived,
     all_settled,
     environment,
-    free_port,
     last_values,
     metrics,
     process,

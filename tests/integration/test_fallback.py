@@ -15,13 +15,13 @@ import pytest
 
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import Publisher
+from ops.local.ports import free_port
 from ops.local.stack import Kind, running
 from schemas import topics
 from tests.integration.roles import (
     PARTITIONS,
     Provider,
     environment,
-    free_port,
     metrics,
     process,
     settings_of,

@@ -14,6 +14,7 @@ import pytest
 
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import KafkaSettings, Message, Publisher
+from ops.local.ports import free_port
 from schemas import codec, identity, topics
 from schemas.records import CommandType, PaymentCommand, PaymentTask, State
 from tests.integration.roles import (
@@ -21,7 +22,6 @@ from tests.integration.roles import (
     PARTITIONS,
     Arrived,
     environment,
-    free_port,
     process,
     settings_of,
     until,

@@ -23,6 +23,7 @@ import pytest
 
 from ops.kafka.admin import create_topics
 from ops.kafka.clients import Message, Publisher
+from ops.local.ports import free_port
 from ops.local.stack import Stack
 from schemas import codec, identity, topics
 from schemas.records import EventType, PaymentEvent
@@ -144,7 +145,7 @@ async def gateway(stack: Stack, lane: str, rate: int = RATE) -> AsyncIterator[tu
     async with AsyncExitStack() as all_of:
         provider = await all_of.enter_async_context(roles.simulator(latency_ms=20))
         lanes: dict[str, dict[str, Any]] = {lane: {"provider": "simulator", "url": provider.url, "limit": rate}}
-        ports = [roles.free_port() for _ in range(2)]
+        ports = [free_port() for _ in range(2)]
         for port, name in zip(ports, (("intake",), ("delay",)), strict=True):
             env = roles.environment(stack, lanes, ADMIN_PORT=str(port))
             await all_of.enter_async_context(roles.process("streams", *name, **env))
