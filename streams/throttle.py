@@ -35,11 +35,6 @@ class Turnstile:
         finally:
             self._pass_on()
 
-    @property
-    def comes_again(self) -> bool:
-        """Whether somebody waits for another turn."""
-        return bool(self._again)
-
     @asynccontextmanager
     async def again(self) -> AsyncIterator[None]:
         """Hold the turn once more; among those who come again first come, first served."""

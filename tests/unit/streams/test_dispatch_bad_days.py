@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -11,16 +10,13 @@ import pytest
 
 from schemas import codec, topics
 from schemas.records import DeadLetter, EventType, PaymentTask, State, TaskKind
-from streams import dispatch
-from streams.breaker import Breaker
 from streams.dispatch import MOST_PERMITS, Origin, wall_ms
-from streams.errors import ArchiveAway, LimiterUnavailable, PermitExpired
-from streams.limiter.port import Permit
+from streams.errors import ArchiveAway, PermitExpired
 from streams.locks import Locks
 from streams.providers.port import Outcome, OutcomeKind
-from streams.queues import DUE, FIRST, Queue
+from streams.queues import DUE, FIRST
 from streams.stores.archive import Archived, MemoryArchive
-from tests.unit.streams.world import ORIGIN, TASK, Crash, FreeLimiter, ScriptedProvider, World
+from tests.unit.streams.world import ORIGIN, TASK, Crash, ScriptedProvider, World
 
 SETTLED = Archived(State.COMPLETED, 3, TASK.fingerprint)
 
@@ -91,13 +87,6 @@ async def test_a_worker_that_is_not_sure_of_its_partition_writes_no_request() ->
     assert provider.calls == ["charge"]
 
 
-async def test_one_late_permit_costs_another_permit_and_no_event() -> None:
-    world = World()
-    provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
-    await world.worker(provider).create(TASK, ORIGIN, queue=FIRST)
-    assert [event.type for event in world.events().values()] == [EventType.CALL_INTENDED, EventType.CALL_FINISHED]
-
-
 async def test_a_worker_that_died_after_it_took_an_intent_back_charges_with_the_same_attempt() -> None:
     """Not sent is not unknown: no status call is made for it."""
     world = World(die_at=4)
@@ -151,54 +140,6 @@ async def test_a_cancel_publishes_neither_a_retry_nor_a_letter_in_the_payments_p
     await worker.cancel(replace(TASK, kind=TaskKind.CANCEL), Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     assert len(world.retries()) == before == 1
     assert all(task.kind is TaskKind.CREATE for task in world.retries())
-
-
-async def test_an_open_breaker_burns_no_permits() -> None:
-    world = World()
-    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED]))
-    now = 0.0
-    worker.breaker = Breaker(lambda: now)
-    for _ in range(10):
-        worker.breaker.leave(worker.breaker.enter(), ok=False)
-    asked = 0
-
-    class Counting(FreeLimiter):
-        async def acquire(self, lead_s: float = 0.0) -> Permit:
-            nonlocal asked
-            asked += 1
-            return await super().acquire(lead_s)
-
-    worker.limiter = Counting()
-    running = asyncio.create_task(worker.create(TASK, ORIGIN, queue=FIRST))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert (asked, world.published) == (0, [])
-    now = 5.0
-    await asyncio.wait_for(running, 5)
-    assert asked == 1
-    assert not worker.breaker.is_open
-
-
-async def test_an_intent_that_gets_no_second_permit_in_time_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its payment is locked meanwhile: a cancel must not wait for a breaker."""
-    monkeypatch.setattr(dispatch, "AGAIN_S", 0.05)
-
-    class Once(FreeLimiter):
-        granted = 0
-
-        async def acquire(self, lead_s: float = 0.0) -> Permit:
-            Once.granted += 1
-            if Once.granted == 2:
-                await asyncio.sleep(60)
-            return await super().acquire(lead_s)
-
-    world = World()
-    provider = ScriptedProvider([PermitExpired("late"), OutcomeKind.APPROVED])
-    worker = world.worker(provider)
-    worker.limiter = Once()
-    await asyncio.wait_for(worker.create(TASK, ORIGIN, queue=FIRST), 5)
-    assert [event.type for event in world.events().values()][1] is EventType.CALL_NOT_SENT
-    assert provider.calls == ["charge"]
 
 
 async def test_locks_are_for_one_at_a_time_and_forgotten_by_the_last() -> None:
@@ -271,48 +212,6 @@ async def test_a_replayed_task_is_called_only_within_its_time(expires_in_ms: int
     assert (last.state, last.reason, provider.calls) == expected
 
 
-async def test_a_payment_whose_time_ends_while_it_waits_for_its_permit_is_not_called() -> None:
-    world = World()
-    provider = ScriptedProvider([])
-    worker = world.worker(provider)
-    limiter = worker.limiter = Ahead()
-    task = replace(TASK, expires_at_ms=wall_ms() + 30_000)
-    async with worker.turnstile.turn(FIRST):
-        running = asyncio.create_task(worker.create(task, ORIGIN, queue=Queue(2)))
-        await asyncio.sleep(0)
-        worker.now_ms = lambda: wall_ms() + 30_001
-    await asyncio.wait_for(running, 5)
-    last = world.events()[max(world.events())]
-    assert (last.state, last.reason, provider.calls) == (State.FAILED, "expired", [])
-    assert not limiter.asked, "no slot is spent on it"
-
-
-async def test_an_intent_that_missed_its_slot_has_the_next_one_however_many_wait() -> None:
-    """Behind all that its partition has in hand it would wait longer than it may, at two calls a second."""
-
-    asked: list[str] = []
-
-    class Late(FreeLimiter):
-        """The first permit is over before it can be used; the second is granted once its owner waits again."""
-
-        async def acquire(self, lead_s: float = 0.0) -> Permit:
-            task = asyncio.current_task()
-            asked.append(task.get_name() if task else "")
-            if len(asked) == 1:
-                return Permit(opens_at=time.monotonic() - 2, closes_at=time.monotonic() - 1, slot_us=1)
-            while len(asked) == 2 and not worker.turnstile.comes_again:
-                await asyncio.sleep(0)
-            return await super().acquire(lead_s)
-
-    world = World()
-    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED] * 4))
-    worker.limiter = Late()
-    tasks = [replace(TASK, payment_id=letter * 36) for letter in "abcd"]
-    named = [asyncio.create_task(worker.create(task, ORIGIN, queue=FIRST), name=task.payment_id[0]) for task in tasks]
-    await asyncio.wait_for(asyncio.gather(*named), 5)
-    assert asked == ["a", "b", "a", "c", "d"]
-
-
 async def test_a_payment_whose_time_ends_in_its_slot_is_not_called() -> None:
     """The intent is durable, and just before the first byte the time is over: nothing is sent, and it fails."""
 
@@ -348,32 +247,6 @@ async def test_the_time_of_a_payment_that_may_have_been_charged_is_over_for_nobo
     assert world.events()[max(world.events())].state is State.COMPLETED
 
 
-class Ahead(FreeLimiter):
-    """Each slot is 0.4 s ahead."""
-
-    def __init__(self) -> None:
-        self.asked: list[float] = []
-
-    async def acquire(self, lead_s: float = 0.0) -> Permit:
-        self.asked.append(time.monotonic())
-        del lead_s
-        now = time.monotonic()
-        return Permit(opens_at=now + 0.4, closes_at=now + 10, slot_us=int(now * 1e6))
-
-
-async def test_the_next_turn_is_given_only_shortly_before_the_slot_of_the_one_before() -> None:
-    """Meanwhile somebody of a higher level may come, and have the next one."""
-    world = World()
-    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED] * 2))
-    limiter = Ahead()
-    worker.limiter = limiter
-    worker.lead.longest_s = 0.05
-    other = replace(TASK, payment_id="b" * 36)
-    await asyncio.gather(*(worker.create(task, ORIGIN, queue=FIRST) for task in (TASK, other)))
-    first, second = limiter.asked
-    assert second - first >= 0.4 - 2 * worker.lead.longest_s - 0.01
-
-
 async def test_a_cancel_of_another_payment_under_the_same_id_is_a_dead_letter() -> None:
     world = World()
     worker = world.worker(ScriptedProvider([OutcomeKind.RETRYABLE]))
@@ -382,26 +255,3 @@ async def test_a_cancel_of_another_payment_under_the_same_id_is_a_dead_letter() 
     await worker.cancel(cancel, Origin(topics.cancel_topic("simulator"), 3, 1, b""))
     assert world.published[-1].topic == topics.DEAD_LETTER
     assert world.events()[max(world.events())].state is State.PENDING
-
-
-async def test_while_the_limiters_store_is_away_nothing_is_written_and_nothing_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(dispatch, "LIMITER_REST_S", 0.0)
-
-    class Away(FreeLimiter):
-        tries = 0
-
-        async def acquire(self, lead_s: float = 0.0) -> Permit:
-            Away.tries += 1
-            if Away.tries <= 3:
-                assert world.journal == []
-                raise LimiterUnavailable
-            return await super().acquire(lead_s)
-
-    world = World()
-    provider = ScriptedProvider([OutcomeKind.APPROVED])
-    worker = world.worker(provider)
-    worker.limiter = Away()
-    await worker.create(TASK, ORIGIN, queue=FIRST)
-    assert provider.calls == ["charge"]
