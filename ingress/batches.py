@@ -11,13 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
 from ingress.presence import Away, Presence
+from ops.deadline import within
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
-Done = TypeVar("Done")
 
 LARGEST: Final = 512
-_LAG_S: Final = 0.02
 
 
 class Batches(Generic[Ask, Answer]):
@@ -63,7 +62,8 @@ class Batches(Generic[Ask, Answer]):
         answers: list[Answer | Exception] = []
         try:
             if batch:
-                answers = await within(self._timeout_s, self._carry([item for item, _ in batch]))
+                with within(self._timeout_s, patient=True):
+                    answers = await self._carry([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - the adapters know no error that says the store is well
             self._presence.lost(error)
             batch += self._waiting
@@ -78,23 +78,3 @@ class Batches(Generic[Ask, Answer]):
                 waiter.set_exception(away)
             else:
                 waiter.set_result(answer)
-
-
-async def within(seconds: float, work: Coroutine[Any, Any, Done]) -> Done:
-    """Like asyncio.timeout, but while the loop lags it is not the other side that is late: it gets that time again.
-
-    Raises TimeoutError.
-    """
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    try:
-        end = loop.time() + seconds
-        await asyncio.wait({task}, timeout=seconds)
-        lag_s = loop.time() - end
-        if not task.done() and lag_s > _LAG_S:
-            await asyncio.wait({task}, timeout=min(lag_s, seconds))
-        if not task.done():
-            raise TimeoutError
-        return task.result()
-    finally:
-        task.cancel()

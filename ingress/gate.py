@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Final
 
 from prometheus_client import Counter
@@ -47,17 +46,16 @@ class Gate:
             SHED.inc()
             raise Problem(503, "overloaded", "too many requests in hand; nothing was accepted", retry_after_s=1)
 
-    @asynccontextmanager
-    async def enter(self) -> AsyncIterator[None]:
-        """Raises Problem 503: at once where too many wait, or when the turn has not come within ``wait_s``."""
+    def enter(self) -> Inside:
+        """``async with`` it. Raises Problem 503: at once where too many wait, or when no turn came in ``wait_s``."""
+        return Inside(self)
+
+    async def begin(self) -> None:
+        """Raises Problem 503."""
         if self._free:
             self._free -= 1
         else:
             await self._turn()
-        try:
-            yield
-        finally:
-            self._next()
 
     async def _turn(self) -> None:
         self.check()
@@ -75,12 +73,30 @@ class Gate:
 
     def _leave(self, turn: asyncio.Future[None]) -> None:
         if turn.done():  # the turn came in the same moment: pass it on
-            self._next()
+            self.end()
         else:
             self._line.remove(turn)
 
-    def _next(self) -> None:
+    def end(self) -> None:
+        """One has done its work: the next in line begins."""
         if self._line:
             self._line.popleft().set_result(None)
         else:
             self._free += 1
+
+
+class Inside:
+    """One request's way through the gate."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def __aenter__(self) -> None:
+        await self._gate.begin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.end()

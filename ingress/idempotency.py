@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+import hiredis
 import redis.asyncio as redis
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -58,8 +59,9 @@ class Keys:
     """The keys in Redis. Every method raises Away instead of waiting longer than twice ``timeout_s``."""
 
     def __init__(self, url: str, *, lease_s: float, remember_s: int, timeout_s: float = 0.3) -> None:
+        # The socket has no time-out of its own: each round has one, one for each answer costs more than that.
         self._pool: Any = redis.ConnectionPool.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, driver_info=None
+            url, socket_timeout=None, socket_connect_timeout=timeout_s, driver_info=None
         )
         self._connection: Any = None
         self._presence = Presence("redis", self._look)
@@ -142,7 +144,7 @@ class Keys:
     async def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The answers, in order; an error that Redis gave for one command stands in its place."""
         connection = self._connection
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command([hiredis.pack_command(each) for each in commands], check_health=False)
         answers: list[Any] = []
         for _ in commands:
             try:

@@ -18,7 +18,7 @@ from ingress.gate import Gate
 from ingress.models import CREATE, PAYMENT_200, PAYMENT_201, PAYMENT_409, Payment, problems
 from ingress.presence import Away
 from ingress.problem import DEFECT, Problem, response
-from ingress.requests import KEY_HEADER, json_body, key
+from ingress.requests import KEY_HEADER, json_body, key, values
 from ingress.tenants import Caller, Reach, caller, own_merchant
 from ingress.ticks import Ticks
 from ops.kafka.clients import PublishError, RecordRefused
@@ -136,7 +136,7 @@ async def create(  # noqa: PLR0913 - all that a create meets
     who = caller(request)
     idempotency_key = key(request)
     raw = await json_body(request)
-    preferred = request.headers.getlist("prefer")
+    preferred = values(request, b"prefer")
     wait_s = prefer.wait_s(preferred) if preferred else 0
     if wait_s and not await finals.live():
         wait_s = 0

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 EVERY_S: Final = 0.05
 """How often it is looked who is late: by so much more a wait may last."""
+LAG_S: Final = 0.02
+"""A loop that comes back to its timer later than this lags: what it waits for may be there all the same."""
 
 
 class _Watch:
@@ -18,17 +20,24 @@ class _Watch:
     def __init__(self) -> None:
         self.waiting: dict[within, None] = {}
         self._set = False
+        self._due = 0.0
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody waits."""
         if not self._set:
             self._set = True
+            self._due = loop.time() + EVERY_S
             loop.call_later(EVERY_S, self._tick)
 
     def _tick(self) -> None:
         self._set = False
         if self.waiting:
-            self.begin(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            lag_s = loop.time() - self._due
+            if lag_s > LAG_S:
+                for each in self.waiting:
+                    each.forgive(lag_s)
+            self.begin(loop)
             self.look()
 
     def look(self) -> None:
@@ -48,12 +57,15 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
     """``with within(seconds): await ...``; raises TimeoutError at most ``EVERY_S`` after they are over.
 
     Like ``asyncio.timeout`` it cancels the task that waits, and tells that from any other cancellation. For one use.
+    ``patient``: while the loop lags it is not the other side that is late, which gets that time again, at most as much
+    as it had.
     """
 
-    __slots__ = ("_before", "_seconds", "_watch", "end", "expired", "task")
+    __slots__ = ("_before", "_seconds", "_spare_s", "_watch", "end", "expired", "task")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, patient: bool = False) -> None:
         self._seconds = seconds
+        self._spare_s = seconds if patient else 0.0
         self._watch: _Watch | None = None
         self.expired = False
 
@@ -73,6 +85,12 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
         if self._seconds <= 0:
             loop.call_soon(watch.look)
         return self
+
+    def forgive(self, lag_s: float) -> None:
+        """The loop has lagged for so long."""
+        more_s = min(lag_s, self._spare_s)
+        self._spare_s -= more_s
+        self.end += more_s
 
     def expire(self) -> None:
         """The time is over."""

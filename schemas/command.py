@@ -110,23 +110,28 @@ def create(
         amount_minor = money.to_minor(amount, currency)
     except money.MoneyError as error:
         raise InvalidCommand(error.field, error.detail) from error
-    return check(
-        PaymentCommand(
-            type=CommandType.CREATE,
-            merchant_id=fields["merchant_id"],
-            idempotency_key=idempotency_key,
-            amount_minor=amount_minor,
-            currency=currency,
-            payment_method=fields["payment_method"],
-            customer_id=fields.get("customer_id"),
-            description=fields.get("description"),
-            metadata=_metadata(fields.get("metadata")),
-            lane=fields.get("lane"),
-            expires_at_ms=instant("expires_at", fields.get("expires_at")),
-            accepted_at_ms=accepted_at_ms,
-        ),
-        lanes=lanes,
+    _no_card("amount", str(amount_minor))
+    metadata, expires_at_ms = _metadata(fields.get("metadata")), instant("expires_at", fields.get("expires_at"))
+    _moment("accepted_at", accepted_at_ms)
+    merchant, key = check_merchant(fields["merchant_id"]), check_key(idempotency_key)
+    _moment("expires_at", expires_at_ms)
+    command = PaymentCommand(
+        type=CommandType.CREATE,
+        payment_id=identity.payment_id(merchant, key),
+        merchant_id=merchant,
+        idempotency_key=key,
+        amount_minor=amount_minor,
+        currency=currency,
+        payment_method=fields["payment_method"],
+        customer_id=fields.get("customer_id"),
+        description=fields.get("description"),
+        metadata=metadata,
+        lane=fields.get("lane"),
+        expires_at_ms=expires_at_ms,
+        accepted_at_ms=accepted_at_ms,
     )
+    _plain(command, lanes)
+    return command
 
 
 def from_json(fields: Any, *, lanes: frozenset[str], accepted_at_ms: int) -> PaymentCommand:
@@ -165,18 +170,24 @@ def check(command: PaymentCommand, *, lanes: frozenset[str]) -> PaymentCommand:
     merchant, key = check_merchant(command.merchant_id), check_key(command.idempotency_key)
     _money(command.amount_minor, command.currency)
     _moment("expires_at", command.expires_at_ms)
+    _plain(command, lanes)
+    _metadata(command.metadata)
+    return _with_id(command, identity.payment_id(merchant, key))
+
+
+def _plain(command: PaymentCommand, lanes: frozenset[str]) -> None:
+    """Check a create's own fields but for its metadata, money and times."""
     if not isinstance(command.payment_method, str) or not _TOKEN.fullmatch(command.payment_method):
         raise InvalidCommand("payment_method", "must be a token of 1 to 128 characters of A-Z a-z 0-9 _ . : -")
     _no_card("payment_method", command.payment_method)
     _text("customer_id", command.customer_id, 128)
     _text("description", command.description, MAX_TEXT)
-    _metadata(command.metadata)
-    if command.lane is not None and (
-        not isinstance(command.lane, str) or not _LANE.fullmatch(command.lane) or (lanes and command.lane not in lanes)
-    ):
+    lane = command.lane
+    if lane is None:
+        return
+    if not isinstance(lane, str) or not _LANE.fullmatch(lane) or (lanes and lane not in lanes):
         raise InvalidCommand("lane", "is not a lane of this gateway")
-    _no_card("lane", command.lane or "")
-    return _with_id(command, identity.payment_id(merchant, key))
+    _no_card("lane", lane)
 
 
 def _money(amount_minor: Any, currency: Any) -> None:

@@ -8,6 +8,9 @@ from typing import Final
 
 NAMESPACE: Final = uuid.UUID("6f1d7e0c-51f4-5c0e-9d0a-6b6966697961")
 """The published UUIDv5 namespace of payment ids (RFC 9562, section 5.5)."""
+_NAMESPACE: Final = NAMESPACE.bytes
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+"""The first digit of a UUID's clock sequence: its two high bits say that it is one."""
 
 
 def _frame(*parts: str) -> bytes:
@@ -20,8 +23,10 @@ def _frame(*parts: str) -> bytes:
 
 def payment_id(merchant_id: str, idempotency_key: str) -> str:
     """The id of the payment that this merchant names with this key: UUIDv5 over the length-prefixed pair."""
-    digest = hashlib.sha1(NAMESPACE.bytes + _frame(merchant_id, idempotency_key), usedforsecurity=False).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=5))
+    digest = hashlib.sha1(_NAMESPACE + _frame(merchant_id, idempotency_key), usedforsecurity=False).digest()
+    found = digest.hex()
+    variant = _VARIANT[found[16]]
+    return f"{found[:8]}-{found[8:12]}-5{found[13:16]}-{variant}{found[17:20]}-{found[20:32]}"
 
 
 def fingerprint(  # noqa: PLR0913 - all that makes two creates the same

@@ -41,7 +41,7 @@ async def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
 
 
 async def test_a_request_that_comes_alone_waits_for_nobody(timers: Timers) -> None:
-    ticks = Ticks(GAP_S)
+    ticks = Ticks(GAP_S, GAP_S)
     for _ in range(3):
         await ticks.turn()
         timers.now += GAP_S
@@ -49,7 +49,7 @@ async def test_a_request_that_comes_alone_waits_for_nobody(timers: Timers) -> No
 
 
 async def test_those_that_come_within_a_gap_go_on_at_the_same_tick_which_nobody_puts_off(timers: Timers) -> None:
-    ticks = Ticks(GAP_S)
+    ticks = Ticks(GAP_S, GAP_S)
     await ticks.turn()
     for _ in range(3):
         waiting = []
@@ -66,7 +66,7 @@ async def test_those_that_come_within_a_gap_go_on_at_the_same_tick_which_nobody_
 
 
 async def test_one_that_leaves_takes_nobody_along(timers: Timers) -> None:
-    ticks = Ticks(GAP_S)
+    ticks = Ticks(GAP_S, GAP_S)
     await ticks.turn()
     waiting = [asyncio.create_task(ticks.turn()) for _ in range(3)]
     await hands()
@@ -81,3 +81,17 @@ async def test_one_that_leaves_takes_nobody_along(timers: Timers) -> None:
     timers.expire()
     await hands()
     assert later.done()
+
+
+async def test_the_gap_grows_with_those_that_took_the_last_tick_up_to_its_bound_and_falls_again(timers: Timers) -> None:
+    ticks = Ticks(GAP_S, 3 * GAP_S)
+    await ticks.turn()
+    for count, gap_s in [(2, GAP_S), (1, 2 * GAP_S), (3, GAP_S), (5, 3 * GAP_S), (1, 3 * GAP_S), (1, GAP_S)]:
+        waiting = [asyncio.create_task(ticks.turn()) for _ in range(count)]
+        await hands()
+        assert [delay for delay, _ in timers.set] == [pytest.approx(gap_s)]
+        timers.expire()
+        await asyncio.gather(*waiting)
+    timers.now += 3 * GAP_S
+    await ticks.turn()  # alone: at once
+    assert timers.set == []

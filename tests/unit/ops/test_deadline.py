@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -219,3 +220,34 @@ async def test_a_thousand_waits_share_a_timer_and_none_is_left_after_them(monkey
     assert not watch.waiting
     while watch._set:
         await asyncio.sleep(SHORT_S)
+
+
+async def test_while_the_loop_lags_only_the_patient_give_the_other_side_that_time_again() -> None:
+    async def wait(bound: within) -> str:
+        with bound:
+            await answer.wait()
+        return "answered"
+
+    answer = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    waits = [asyncio.create_task(wait(within(0.1, patient=patient))) for patient in (True, False)]
+    await asyncio.sleep(0)
+    loop.call_later(0.12, answer.set)
+    time.sleep(0.11)  # the loop lags past the end of both, and comes back before the answer
+    found = await asyncio.gather(*waits, return_exceptions=True)
+    assert found[0] == "answered"
+    assert isinstance(found[1], TimeoutError)
+
+
+async def test_patience_lasts_once_as_long_as_the_wait() -> None:
+    async def lag() -> None:
+        while True:
+            time.sleep(2 * deadline.EVERY_S)
+            await asyncio.sleep(0)
+
+    lagging = asyncio.create_task(lag())
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), within(0.3, patient=True):
+        await asyncio.Event().wait()
+    assert 0.5 < time.monotonic() - began < 5
+    lagging.cancel()
