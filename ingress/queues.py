@@ -16,6 +16,7 @@ import orjson
 
 from ingress.lookout import Lookout
 from ingress.turns import Turns
+from ingress.views import iso
 from ingress.waiting import RETRY, Standing, Waiting
 from ops.kafka.clients import partition_for
 from ops.telemetry import logger
@@ -152,8 +153,7 @@ def view(found: Standing) -> dict[str, Any]:
     """A place in a queue as it is told."""
     eta = None
     if found.eta_s is not None:
-        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=found.eta_s)
-        eta = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        eta = iso(int((time.time() + found.eta_s) * 1000))
     return {"position": found.position, "eta": eta, "eta_s": found.eta_s, "reason": found.reason}
 
 

@@ -8,6 +8,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from ingress.problem import Problem
+from ingress.sent import sent
 from ops.deadline import within
 from schemas import command as commands
 from schemas.command import MAX_BYTES, InvalidCommand
@@ -21,8 +22,8 @@ _DRAIN_BYTES: Final = 1024 * 1024
 
 
 def values(request: Request, name: bytes) -> list[str]:
-    """All values of a header, by its name in lower case; Starlette decodes every other header for that, too."""
-    return [value.decode("latin-1") for each, value in request.scope["headers"] if each == name]
+    """All values of a header, by its name in lower case."""
+    return [value.decode("latin-1") for value in sent(request.scope).values(name)]
 
 
 def key(request: Request) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from fastapi import Request
 
 from ingress.presence import Away
 from ingress.problem import Problem
+from ingress.sent import sent
 from schemas import api_key
 from schemas.api_key import Mode
 
@@ -84,13 +85,12 @@ def caller(request: Request, scope: str = "payments:write") -> Caller:
     return found
 
 
-def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The credential that was sent. Raises Problem 401 where there is none."""
-    sent = [value for name, value in headers if name == b"authorization"]
-    if not sent:
+def bearer(credentials: Sequence[bytes]) -> bytes:
+    """The one that was sent. Raises Problem 401 where there is none."""
+    if len(credentials) != 1:
         raise MISSING
-    scheme, _, found = sent[0].partition(b" ")
-    if len(sent) > 1 or scheme.lower() != b"bearer":
+    scheme, _, found = credentials[0].partition(b" ")
+    if scheme.lower() != b"bearer":
         raise MISSING
     return found.strip(b" ")
 
@@ -109,11 +109,16 @@ class Tenants:
         self._strangers: dict[str, _Known] = {}
         self._loading: dict[str, asyncio.Task[Key | None]] = {}
 
-    async def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Whose key came with these headers. Raises Problem 401, and 503 where that cannot be told."""
-        presented = bearer(headers)
+    async def authenticate(self, credentials: Sequence[bytes]) -> Caller:
+        """Whose key came as ``Authorization``. Raises Problem 401, and 503 where that cannot be told."""
+        presented = bearer(credentials)
         digest = api_key.digest(self._pepper, presented)
-        found = await self._find(api_key.key_id(presented) or _NO_ID)
+        key_id = api_key.key_id(presented) or _NO_ID
+        known = self._known.get(key_id)
+        if known is not None and self._clock() - known.at < REFRESH_S:
+            found = known.key
+        else:
+            found = await self._find(key_id)
         same = compare_digest(digest, found.digest if found else _NO_DIGEST)
         if found is None or not same or (found.ends_at is not None and found.ends_at <= self._clock()):
             raise INVALID
@@ -121,7 +126,7 @@ class Tenants:
 
     async def again(self, request: Request) -> None:
         """Ask once more who a request is from: it may last longer than its key. Raises Problem 401, 503."""
-        request.scope[CALLER] = await self.authenticate(request.scope["headers"])
+        request.scope[CALLER] = await self.authenticate(sent(request.scope).values(b"authorization"))
 
     def forget(self, key_id: str) -> None:
         """The key has changed: what is known of it, or is just being read, counts no more."""

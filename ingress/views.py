@@ -17,11 +17,18 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @lru_cache(maxsize=256)
+def _second(epoch_s: int) -> str:
+    return (_EPOCH + dt.timedelta(seconds=epoch_s)).isoformat(timespec="seconds").removesuffix("+00:00")
+
+
+def iso(epoch_ms: int) -> str:
+    """A moment as it is told: RFC 3339, UTC, milliseconds."""
+    epoch_s, ms = divmod(epoch_ms, 1000)
+    return f"{_second(epoch_s)}.{ms:03d}Z"
+
+
 def _iso(epoch_ms: int | None) -> str | None:
-    if epoch_ms is None:
-        return None
-    moment = _EPOCH + dt.timedelta(milliseconds=epoch_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if epoch_ms is None else iso(epoch_ms)
 
 
 def _ms(moment: dt.datetime | None) -> int | None:

@@ -71,10 +71,10 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
 
     def __enter__(self) -> Self:
         """Begin. Raises RuntimeError outside of a task, and where it was used before."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None or self._watch is not None:
             raise RuntimeError("only a task can wait, and each time within new bounds")
-        loop = task.get_loop()
         watch = _WATCHES.get(loop)
         if watch is None:
             watch = _WATCHES[loop] = _Watch()

@@ -47,7 +47,7 @@ class World_:  # noqa: N801 - one keyring, one clock, one Tenants
         self.tenants = Tenants(self.keyring, PEPPER, grace_s=GRACE_S, clock=lambda: self.now)
 
     async def ask(self, key: str = MINE) -> Caller:
-        return await self.tenants.authenticate([(b"authorization", f"Bearer {key}".encode())])
+        return await self.tenants.authenticate([f"Bearer {key}".encode()])
 
     async def told(self) -> None:
         """Until what was asked for beside the requests is known, however long that takes."""
@@ -142,7 +142,7 @@ async def test_unknown_malformed_and_revoked_keys_get_the_same_answer_for_the_sa
 async def test_nothing_of_a_hostile_key_but_a_well_formed_id_reaches_a_store(presented: bytes) -> None:
     world = World_()
     with pytest.raises(Problem) as found:
-        await world.tenants.authenticate([(b"authorization", b"Bearer " + presented)])
+        await world.tenants.authenticate([b"Bearer " + presented])
     assert found.value is INVALID
     assert set(world.keyring.asked) <= {"0" * 16, STORED.caller.key_id}
 
