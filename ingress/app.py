@@ -70,8 +70,9 @@ def create_app(settings: IngressSettings) -> FastAPI:
     tenants = Tenants(keyring, settings.api_key_pepper.get_secret_value().encode(), grace_s=settings.api_key_grace_s)
     keyring.changed = tenants.forget
     rates = Rates(keys, settings.rate_limit)
-    # No linger: creates come in ticks, and what comes while a request is under way shares the next one.
-    kafka = Commands(Publisher(settings.kafka, linger_ms=0, request_timeout_ms=5000), settings.seals())
+    # No linger: creates come in ticks already.
+    publisher = Publisher(settings.kafka, linger_ms=0, request_timeout_ms=5000, together=True)
+    kafka = Commands(publisher, settings.seals())
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
     queues = _queues(settings, lanes)

@@ -109,7 +109,7 @@ class Edge:
             scope = {**scope, "method": "GET", "kifiya.head": True}
         answer = _Answer(send, request_id, PAGE if scope["path"] in PAGES else NOTHING)
         try:
-            await self._serve(scope, receive, answer)
+            await self._serve(scope, receive, answer, brought)
         finally:
             _answers(_route(scope), answer.status).inc()
             if self._access_log:
@@ -118,12 +118,12 @@ class Edge:
                     "request", action="request", path=_route(scope), status=answer.status, duration_ms=took_ms
                 )
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, brought: Sent) -> None:
         """Serve; what goes wrong is answered too, where no answer has begun."""
         try:
             if scope["path"].startswith("/v1/"):
                 self._gate.check()
-                who = scope[CALLER] = await self._tenants.authenticate(sent(scope).values(b"authorization"))
+                who = scope[CALLER] = await self._tenants.authenticate(brought.values(b"authorization"))
                 answer.add(self._rates.take(who))
             shortcut = None if scope.get("root_path") else self._shortcuts.get((scope["method"], scope["path"]))
             if shortcut is None:

@@ -80,11 +80,11 @@ class Keys:
 
     async def claim(self, payment_id: str, fingerprint: str) -> Claim:
         """Claim the right to publish this payment, or tell what stands."""
-        return await self._claim(payment_id, fingerprint, only_look=False)
+        return _claim(await self._asked(payment_id, fingerprint, only_look=0))
 
     async def look(self, payment_id: str, fingerprint: str) -> Claim:
         """Like ``claim``, and leaves no trace."""
-        return await self._claim(payment_id, fingerprint, only_look=True)
+        return _claim(await self._asked(payment_id, fingerprint, only_look=1))
 
     async def published(self, payment_id: str, fingerprint: str, document: bytes) -> None:
         """Kafka has it."""
@@ -106,21 +106,11 @@ class Keys:
         total, before = await self._batches.ask(("EVALSHA", _SPENT.sha, 2, *names, count, seconds * 2000))
         return total, before
 
-    async def _claim(self, payment_id: str, fingerprint: str, *, only_look: bool) -> Claim:
-        raw = await self._call(_CLAIM, payment_id, fingerprint, self._lease_ms, self._remember_ms, int(only_look))
-        standing = Standing(raw[0].decode())
-        match standing:
-            case Standing.PUBLISHED:
-                return Claim(standing, document=raw[1])
-            case Standing.BUSY:
-                return Claim(standing, wait_ms=int(raw[1]))
-            case Standing.NEW:
-                return Claim(standing, lease=int(raw[1]))
-            case Standing.CONFLICT:
-                return Claim(standing)
+    def _asked(self, payment_id: str, fingerprint: str, *, only_look: int) -> asyncio.Future[Any]:
+        return self._call(_CLAIM, payment_id, fingerprint, self._lease_ms, self._remember_ms, only_look)
 
-    async def _call(self, script: Script, payment_id: str, *arguments: Any) -> Any:
-        return await self._batches.ask(("EVALSHA", script.sha, 1, _key(payment_id), *arguments))
+    def _call(self, script: Script, payment_id: str, *arguments: Any) -> asyncio.Future[Any]:
+        return self._batches.post(("EVALSHA", script.sha, 1, _key(payment_id), *arguments))
 
     async def _carry(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """One round trip; a second one where a restarted Redis does not know the scripts."""
@@ -160,6 +150,19 @@ class Keys:
 
     async def _look(self) -> None:
         await self._carry([("PING",)])
+
+
+def _claim(raw: list[Any]) -> Claim:
+    standing = Standing(raw[0].decode())
+    match standing:
+        case Standing.NEW:
+            return Claim(standing, lease=int(raw[1]))
+        case Standing.PUBLISHED:
+            return Claim(standing, document=raw[1])
+        case Standing.BUSY:
+            return Claim(standing, wait_ms=int(raw[1]))
+        case Standing.CONFLICT:
+            return Claim(standing)
 
 
 def _key(payment_id: str) -> str:

@@ -12,12 +12,19 @@ PRIOR_S: Final = 2.0
 """How much measuring the configured limit weighs: it is all there is at first."""
 STRETCH_S: Final = 5.0
 LEAST_SHARE: Final = 0.1
+_LEAST_RATE: Final = 1e-6
 
 
 class Pace:
     """The rate at which a lane serves while it has work enough: what a lane without work does tells nothing of it."""
 
     def __init__(self, nominal: float) -> None:
+        self.rate = max(_LEAST_RATE, nominal)
+        """Calls a second; never 0."""
+        self.fresh_share: float | None = None
+        """Which part of the calls is for fresh tasks; None: no due one was seen."""
+        self.measured_s = 0.0
+        """Seconds that were measured."""
         self._nominal = nominal
         self._points: deque[tuple[float, int, int]] = deque()
 
@@ -28,29 +35,10 @@ class Pace:
         self._points.append((at, fresh, due))
         while self._points[-1][0] - self._points[0][0] > WINDOW_S:
             self._points.popleft()
-
-    def _served(self) -> tuple[float, int, int]:
-        if not self._points:
-            return 0.0, 0, 0
-        (began, fresh, due), (at, fresh_now, due_now) = self._points[0], self._points[-1]
-        return at - began, fresh_now - fresh, due_now - due
-
-    @property
-    def measured_s(self) -> float:
-        """Seconds that were measured."""
-        return self._served()[0]
-
-    @property
-    def rate(self) -> float:
-        """Calls a second; never 0."""
-        took_s, fresh, due = self._served()
-        return max(1e-6, (self._nominal * PRIOR_S + fresh + due) / (PRIOR_S + took_s))
-
-    @property
-    def fresh_share(self) -> float | None:
-        """Which part of the calls is for fresh tasks; None: no due one was seen."""
-        _, fresh, due = self._served()
-        return max(LEAST_SHARE, fresh / (fresh + due)) if due else None
+        began, fresh_then, due_then = self._points[0]
+        self.measured_s, fresh, due = at - began, fresh - fresh_then, due - due_then
+        self.rate = max(_LEAST_RATE, (self._nominal * PRIOR_S + fresh + due) / (PRIOR_S + self.measured_s))
+        self.fresh_share = max(LEAST_SHARE, fresh / (fresh + due)) if due else None
 
 
 class Arrivals:

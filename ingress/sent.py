@@ -28,7 +28,7 @@ class Sent:
 
 def sent(scope: MutableMapping[str, Any]) -> Sent:
     """The headers of the request of this scope."""
-    found = scope.get(_KEPT)
-    if not isinstance(found, Sent):
+    found: Sent | None = scope.get(_KEPT)
+    if found is None:
         found = scope[_KEPT] = Sent(scope["headers"])
     return found

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 EVERY_S: Final = 0.05
 """How often it is looked who is late: by so much more a wait may last."""
@@ -53,6 +53,20 @@ class _Watch:
 _WATCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch]] = WeakKeyDictionary()
 
 
+_LAST: Final[list[tuple[ref[asyncio.AbstractEventLoop], _Watch]]] = []
+"""The one of the loop that asked last: nearly always there is only one, and its address is found at once."""
+
+
+def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
+    if _LAST and _LAST[0][0]() is loop:
+        return _LAST[0][1]
+    watch = _WATCHES.get(loop)
+    if watch is None:
+        watch = _WATCHES[loop] = _Watch()
+    _LAST[:] = [(ref(loop), watch)]
+    return watch
+
+
 class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
     """``with within(seconds): await ...``; raises TimeoutError at most ``EVERY_S`` after they are over.
 
@@ -75,9 +89,7 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
         task = asyncio.current_task(loop)
         if task is None or self._watch is not None:
             raise RuntimeError("only a task can wait, and each time within new bounds")
-        watch = _WATCHES.get(loop)
-        if watch is None:
-            watch = _WATCHES[loop] = _Watch()
+        watch = _watch_of(loop)
         self.task, self._watch, self._before = task, watch, task.cancelling()
         self.end = loop.time() + self._seconds
         watch.waiting[self] = None
