@@ -9,6 +9,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingress import problem
+from ingress.one_write import OneWrite
 from ingress.problem import Problem
 from ingress.security_headers import NOTHING, SAFE
 
@@ -42,7 +43,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """A client is there; its first request must come soon."""
-        super().connection_made(transport)
+        self._writing = OneWrite(transport, self.loop)
+        super().connection_made(self._writing)  # type: ignore[arg-type]  # all that uvicorn asks of a transport
         self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer's last byte; the request may still be on its way, or the next one have begun."""
+        self._writing.flush()
         super().on_response_complete()
         if self._in_message and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
