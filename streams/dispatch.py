@@ -31,6 +31,7 @@ from streams.outbox import Outbox
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
 from streams.queues import Queue
+from streams.spread import Spread
 from streams.stores.archive import Archive, MemoryArchive
 from streams.stores.ledger import Ledger
 from streams.throttle import Turnstile
@@ -99,6 +100,7 @@ class Dispatcher:
     breaker: Breaker
     turnstile: Turnstile
     lead: Lead
+    spread: Spread
     archive: Archive = field(default_factory=MemoryArchive)
     holds: Callable[[], bool] = lambda: True
     now_ms: Callable[[], int] = wall_ms
@@ -246,7 +248,7 @@ class Dispatcher:
                     return None
                 ticket = self.breaker.enter()
                 try:
-                    permit = await self.limiter.acquire(self.lead.seconds())
+                    permit = await self._slot()
                     await asyncio.sleep(self.lead.turn_s(permit.opens_at - self.clock()))
                 except BaseException:
                     self.breaker.leave(ticket, ok=None)
@@ -256,6 +258,13 @@ class Dispatcher:
                 NOT_SENT.labels(self.lane, "breaker").inc()
         PERMIT_WAIT.labels(self.lane).observe(self.clock() - asked)
         return permit, ticket
+
+    async def _slot(self) -> Permit:
+        now = self.clock()
+        ahead_s = max(self.lead.seconds(), self.spread.ahead_s(now))
+        permit = await self.limiter.acquire(ahead_s)
+        self.spread.granted(now + ahead_s, permit.opens_at)
+        return permit
 
     async def _call(self, task: PaymentTask, origin: Origin, call: Call, turn: _Turn) -> bool:
         found = self.ledger.read(origin.partition, task.payment_id)

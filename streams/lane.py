@@ -35,6 +35,7 @@ from streams.outbox import Outbox
 from streams.providers import open_provider
 from streams.pulse import Heart
 from streams.settings import StreamSettings
+from streams.spread import Spread
 from streams.stores.archive import open_archive
 from streams.stores.ledger import TableLedger
 from streams.throttle import Turnstile
@@ -53,6 +54,7 @@ Handle = Callable[[PaymentTask, Origin], Awaitable[None]]
 async def run(settings: StreamSettings, *, lane: str) -> None:
     """Run dispatch of one lane until SIGTERM or SIGINT. Raises SystemExit(1) where a handoff could not be kept."""
     spec = settings.lane_table()[lane]
+    window_s = (spec.window_ms + spec.guard_ms) / 1000
     app = faust_app.create_app(topics.dispatch_app(lane), settings.kafka, datadir=settings.data_dir)
     async with AsyncExitStack() as stack:
         publisher = await stack.enter_async_context(Publisher(settings.kafka, linger_ms=0))
@@ -75,7 +77,8 @@ async def run(settings: StreamSettings, *, lane: str) -> None:
             provider=provider,
             breaker=Breaker(time.monotonic),
             turnstile=Turnstile(),
-            lead=Lead((spec.window_ms + spec.guard_ms) / 1000),
+            lead=Lead(window_s),
+            spread=Spread(window_s, spec.limit),
             archive=await stack.enter_async_context(open_archive(settings.database_url)),
             holds=app.lease.holds,
         )

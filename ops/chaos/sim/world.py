@@ -42,9 +42,11 @@ from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.router import Router
 from streams.share import Share
+from streams.spread import Spread
 from streams.throttle import Turnstile
 
 LANE: Final = Lane(name="sim", limit=2, window_ms=1000, guard_ms=20)
+WINDOW_S: Final = (LANE.window_ms + LANE.guard_ms) / 1000
 TIERS: Final = ("1s", "2s", "5s")
 MERCHANT: Final = "shop"
 TROUBLE_S: Final = 15.0
@@ -121,7 +123,8 @@ class World:
             provider=Adapter(self.bank, LANE.guard_ms / 1000 * 0.45),
             breaker=Breaker(worker.clock),
             turnstile=Turnstile(),
-            lead=Lead((LANE.window_ms + LANE.guard_ms) / 1000),
+            lead=Lead(WINDOW_S),
+            spread=Spread(WINDOW_S, LANE.limit),
             holds=worker.lease.holds,
             now_ms=self.now_ms,
             clock=worker.clock,

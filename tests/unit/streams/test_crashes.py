@@ -27,6 +27,7 @@ from streams.errors import PermitExpired
 from streams.lead import Lead
 from streams.outbox import Outbox
 from streams.providers.port import Outcome, OutcomeKind
+from streams.spread import Spread
 from streams.stores.ledger import TableLedger
 from streams.throttle import Turnstile
 from tests.unit.streams.world import FreeLimiter
@@ -191,6 +192,7 @@ class World:
             breaker=Breaker(lambda: 0.0),
             turnstile=Turnstile(),
             lead=Lead(1.0),
+            spread=Spread(1.0, 2),
         )
 
     def entry(self) -> payment.Entry | None:

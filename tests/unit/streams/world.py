@@ -20,6 +20,7 @@ from streams.limiter.port import Permit
 from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.providers.port import Outcome
+from streams.spread import Spread
 from streams.stores.ledger import TableLedger
 from streams.throttle import Turnstile
 
@@ -143,6 +144,7 @@ class World:
             breaker=Breaker(time.monotonic),
             turnstile=Turnstile(),
             lead=Lead(1.0),
+            spread=Spread(1.0, 2),
             chance=lambda: 0.0,
         )
 
