@@ -228,12 +228,8 @@ def command(lane: str, merchant: str, key: str) -> Message:
 
 
 @pytest.mark.timeout(300)
-async def test_the_time_told_behind_two_thousand_is_about_right_though_the_pace_is_not_steady(stack: Stack) -> None:
-    """For each payment that is called a new one comes, so the backlog stands; one in a second is sent over HTTP.
-
-    A lane of fifty a second has some forty where two processors serve all roles, by a tenth more or less from one five
-    seconds to the next. That a steady lane's times are right within 5 % is shown without them (``test_waiting``).
-    """
+async def test_the_time_told_behind_two_thousand_is_right_within_5_percent(stack: Stack) -> None:
+    """For each payment that is called a new one comes, so the backlog stands; one in a second is sent over HTTP."""
     lane = f"eta{uuid.uuid4().hex[:8]}"
     async with gateway(stack, lane, FAST) as (role, seen), Publisher(roles.settings_of(stack)) as publisher:
         names = [f"m{number}-{lane}" for number in range(2 * MERCHANTS)]
@@ -263,6 +259,6 @@ async def test_the_time_told_behind_two_thousand_is_about_right_though_the_pace_
         sys.stderr.write(f"{len(off)} times told, {off[len(off) // 2]} in the middle, the furthest off {off[-5:]}\n")
         sys.stderr.write(f"their places, 1 being {SHARE:.0%}: {places[len(off) // 2]}, {places[-5:]}\n")
         assert min(seconds for _, seconds in took) > 30
-        assert off[len(off) // 2][0] <= 2 * SHARE
-        assert off[len(off) * 9 // 10][0] <= 4 * SHARE
+        assert off[len(off) * 9 // 10][0] <= SHARE
+        assert off[-1][0] <= 2 * SHARE
         assert places[len(off) * 9 // 10] <= 2
