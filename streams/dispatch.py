@@ -27,6 +27,7 @@ from streams.errors import ArchiveAway, LimiterUnavailable, Overtaken, PermitExp
 from streams.lead import Lead
 from streams.limiter.port import Limiter, Permit
 from streams.locks import Locks
+from streams.origin import Origin
 from streams.outbox import Outbox
 from streams.payment import Call, Entry, Retry, Rules, Step
 from streams.providers.port import Outcome, OutcomeKind, Provider
@@ -63,19 +64,6 @@ MOST_PERMITS: Final = 3
 """How many permits one intent may use up by coming too late; then it is taken back, and a cancel has its turn."""
 AGAIN_S: Final = 5.0
 """How long one intent waits for another permit, its payment locked; the breaker may hold the turn ahead of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a record stands in Kafka, and its bytes, for dead letters."""
-
-    topic: str
-    partition: int
-    offset: int
-    value: bytes
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 def wall_ms() -> int:

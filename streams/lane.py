@@ -26,11 +26,12 @@ from schemas.lanes import Lane
 from schemas.records import PaymentTask
 from streams import dead_letter, payment, queues
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.dispatch import Dispatcher, wall_ms
 from streams.lead import Lead
 from streams.limiter import RedisLimiter, SwitchingLimiter, open_limiter, open_switching
 from streams.limiter.control import KafkaControl
 from streams.locks import Locks
+from streams.origin import Origin
 from streams.outbox import Outbox
 from streams.providers import open_provider
 from streams.pulse import Heart

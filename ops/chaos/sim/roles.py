@@ -14,8 +14,9 @@ from ops.kafka.clients import PublishError
 from schemas import codec, topics
 from schemas.records import PaymentTask
 from streams import hold, payment, queues
-from streams.dispatch import Dispatcher, Origin
+from streams.dispatch import Dispatcher
 from streams.intake import Intake
+from streams.origin import Origin
 from streams.router import Record, Router
 from streams.share import Share
 from streams.stores.ledger import TableLedger

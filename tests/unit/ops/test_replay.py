@@ -16,7 +16,7 @@ from schemas import codec, identity, topics
 from schemas.records import DeadLetter, PaymentTask, State, TaskKind
 from schemas.seal import HEADER, Seals
 from streams import dead_letter
-from streams.dispatch import Origin
+from streams.origin import Origin
 from streams.providers.port import OutcomeKind
 from streams.queues import DUE
 from tests.unit.streams.world import ORIGIN, TASK, ScriptedProvider, World

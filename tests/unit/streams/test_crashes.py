@@ -22,9 +22,10 @@ from schemas import codec, topics
 from schemas.records import DeadLetter, PaymentEvent, PaymentResult, PaymentTask, State, TaskKind
 from streams import payment, queues
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.dispatch import Dispatcher, wall_ms
 from streams.errors import PermitExpired
 from streams.lead import Lead
+from streams.origin import Origin
 from streams.outbox import Outbox
 from streams.providers.port import Outcome, OutcomeKind
 from streams.spread import Spread

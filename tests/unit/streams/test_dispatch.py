@@ -9,9 +9,10 @@ import pytest
 
 from schemas import topics
 from schemas.records import EventType, State, TaskKind
-from streams.dispatch import MOST_PERMITS, Origin
+from streams.dispatch import MOST_PERMITS
 from streams.errors import PermitExpired
 from streams.limiter.port import Permit
+from streams.origin import Origin
 from streams.providers.port import OutcomeKind
 from streams.queues import DUE, FIRST, Queue
 from tests.unit.streams.world import ORIGIN, TASK, Crash, FreeLimiter, ScriptedProvider, World

@@ -10,9 +10,10 @@ import pytest
 
 from schemas import codec, topics
 from schemas.records import DeadLetter, EventType, PaymentTask, State, TaskKind
-from streams.dispatch import MOST_PERMITS, Origin, wall_ms
+from streams.dispatch import MOST_PERMITS, wall_ms
 from streams.errors import ArchiveAway, PermitExpired
 from streams.locks import Locks
+from streams.origin import Origin
 from streams.providers.port import Outcome, OutcomeKind
 from streams.queues import DUE, FIRST
 from streams.stores.archive import Archived, MemoryArchive

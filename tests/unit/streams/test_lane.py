@@ -14,7 +14,7 @@ from ops.kafka.message import Message
 from schemas import codec, topics
 from schemas.records import DeadLetter, PaymentTask, TaskKind
 from streams import lane
-from streams.dispatch import Origin
+from streams.origin import Origin
 
 PARTITIONS = 8
 TASK = PaymentTask(

@@ -13,10 +13,11 @@ from schemas import codec, topics
 from schemas.records import PaymentEvent, PaymentTask, TaskKind
 from streams import payment
 from streams.breaker import Breaker
-from streams.dispatch import Dispatcher, Origin, wall_ms
+from streams.dispatch import Dispatcher, wall_ms
 from streams.errors import PermitExpired
 from streams.lead import Lead
 from streams.limiter.port import Permit
+from streams.origin import Origin
 from streams.outbox import Outbox
 from streams.payment import Rules
 from streams.providers.port import Outcome
