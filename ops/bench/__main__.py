@@ -24,7 +24,7 @@ from ops.local.child import StartError
 from ops.local.state import state_folder
 from ops.telemetry import configure_logging
 
-NAMES: Final = ("ingress", "intake", "sink", "limiter", "idle", "memory", "stored", "lasting")
+NAMES: Final = ("ingress", "keys", "intake", "sink", "limiter", "idle", "memory", "stored", "lasting")
 LONGEST_S: Final = 1800.0
 """What one bench may take, with all of its runs."""
 _FOREIGN: Final = (

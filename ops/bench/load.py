@@ -1,7 +1,8 @@
-"""``python -m ops.bench.load open|closed``: creates payments over HTTP, in a process of its own, and prints JSON.
+"""``python -m ops.bench.load open|closed|waves``: creates payments over HTTP in a process of its own, prints JSON.
 
 Open: request *i* is due at ``begin + i / rate`` whatever became of those before, and its latency counts from then on
-(no coordinated omission). Closed: each connection sends its next request as soon as it has an answer.
+(no coordinated omission). Closed: each connection sends its next request as soon as it has an answer. Waves: all
+connections send the same request, with one key, at once; when all have an answer, the next one.
 """
 
 from __future__ import annotations
@@ -190,6 +191,20 @@ class Load:
             await asyncio.sleep(0.01)
         return self._tally.report(began)
 
+    async def waves(self, keys: int) -> dict[str, Any]:
+        """Send each of so many keys over all connections at once. ``made`` is how often so many of a wave got 201."""
+        began, made = time.perf_counter(), Counter[int]()
+        for number in range(keys):
+            accepted = self._tally.statuses[ACCEPTED]
+            sent = time.perf_counter()
+            for connection in self._all:
+                self._in_hand += 1
+                connection.send(self._request(number), self._counted(connection, sent))
+            while self._in_hand and time.perf_counter() < sent + DRAIN_S:
+                await asyncio.sleep(0.002)
+            made[self._tally.statuses[ACCEPTED] - accepted] += 1
+        return self._tally.report(began) | {"made": {str(each): count for each, count in sorted(made.items())}}
+
 
 async def _main(arguments: argparse.Namespace) -> dict[str, Any]:
     load = Load(arguments.url, arguments.api_key)
@@ -198,6 +213,8 @@ async def _main(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         if arguments.way == "open":
             return await load.open(arguments.rate, arguments.seconds)
+        if arguments.way == "waves":
+            return await load.waves(arguments.keys)
         return await load.closed(arguments.seconds)
     finally:
         load.close()
@@ -206,11 +223,12 @@ async def _main(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Parse the arguments, load, print one JSON object."""
     parser = argparse.ArgumentParser(prog="load")
-    parser.add_argument("way", choices=["open", "closed"])
+    parser.add_argument("way", choices=["open", "closed", "waves"])
     parser.add_argument("--url", required=True)
     parser.add_argument("--api-key", default="")
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     sys.stdout.write(json.dumps(asyncio.run(_main(parser.parse_args()))) + "\n")
 

@@ -79,21 +79,24 @@ async def test_once_the_sink_has_it_the_current_state_is_told(ready: Stack) -> N
         assert len(await published(ready, role.merchant)) == 1
 
 
-@pytest.mark.parametrize("wave", [200, pytest.param(400, marks=[pytest.mark.long, pytest.mark.alone])])
-async def test_parallel_requests_with_one_key_are_published_once(ready: Stack, wave: int) -> None:
+@pytest.mark.parametrize(
+    ("keys", "wave"), [(20, 200), pytest.param(1, 400, marks=[pytest.mark.long, pytest.mark.alone])]
+)
+async def test_parallel_requests_with_one_key_are_published_once(ready: Stack, keys: int, wave: int) -> None:
     async with ingress(environment(ready)) as role:
         await role.well()
-        answers = await asyncio.gather(*(role.post("order-1") for _ in range(wave)))
-        codes = Counter(answer.status_code for answer in answers)
-        assert codes == {201: 1, 409: wave - 1}
-        [document] = [told(answer) for answer in answers if answer.status_code == 201]
-        for answer in answers:
-            if answer.headers["content-type"] == "application/json":
-                assert told(answer) == document
-            else:
-                assert answer.json()["code"] == "request-in-progress"
-                assert int(answer.headers["retry-after"]) >= 1
-        assert len(await published(ready, role.merchant)) == 1
+        for number in range(keys):
+            answers = await asyncio.gather(*(role.post(f"order-{number}") for _ in range(wave)))
+            codes = Counter(answer.status_code for answer in answers)
+            assert codes == {201: 1, 409: wave - 1}
+            [document] = [told(answer) for answer in answers if answer.status_code == 201]
+            for answer in answers:
+                if answer.headers["content-type"] == "application/json":
+                    assert told(answer) == document
+                else:
+                    assert answer.json()["code"] == "request-in-progress"
+                    assert int(answer.headers["retry-after"]) >= 1
+        assert len(await published(ready, role.merchant)) == keys
 
 
 @pytest.mark.long

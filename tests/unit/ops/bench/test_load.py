@@ -78,3 +78,12 @@ async def test_a_closed_loop_keeps_its_connections_busy() -> None:
         load.close()
     assert set(found["statuses"]) == {"201"}
     assert 100 < found["accepted_per_s"] < 410
+
+
+async def test_a_wave_is_one_request_over_all_connections_and_tells_how_many_of_it_were_accepted() -> None:
+    async with server(lambda number: 201 if number % 4 == 0 or number == 41 else 409, lambda _: 0.0) as url:
+        load = await loaded(url, 4)
+        found = await load.waves(12)
+        load.close()
+    assert found["made"] == {"1": 11, "2": 1}
+    assert found["statuses"] == {"201": 13, "409": 35}
