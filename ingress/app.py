@@ -71,8 +71,7 @@ def create_app(settings: IngressSettings) -> FastAPI:
     keyring.changed = tenants.forget
     rates = Rates(keys, settings.rate_limit)
     # No linger: creates come in ticks already.
-    publisher = Publisher(settings.kafka, linger_ms=0, request_timeout_ms=5000, together=True)
-    kafka = Commands(publisher, settings.seals())
+    kafka = Commands(Publisher(settings.kafka, linger_ms=0, request_timeout_ms=5000), settings.seals())
     outbox = Outbox(settings.database_url, outboxes.Bounds(settings.outbox_max_rows, settings.outbox_max_bytes))
     relay = Relay(settings.database_url, kafka.publish_all, lambda: kafka.away)
     queues = _queues(settings, lanes)

@@ -46,7 +46,7 @@ class Ticks:
     def _tick(self) -> None:
         waiting, self._waiting = self._waiting, []
         self._last = asyncio.get_running_loop().time()
-        self._gap_s = min(self._most_s, self._least_s * len(waiting))
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        there = [waiter for waiter in waiting if not waiter.done()]
+        self._gap_s = min(self._most_s, self._least_s * max(1, len(there)))
+        for waiter in there:
+            waiter.set_result(None)

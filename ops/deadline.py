@@ -32,17 +32,17 @@ class _Watch:
     def _tick(self) -> None:
         self._set = False
         if self.waiting:
-            loop = asyncio.get_running_loop()
-            lag_s = loop.time() - self._due
-            if lag_s > LAG_S:
-                for each in self.waiting:
-                    each.forgive(lag_s)
-            self.begin(loop)
             self.look()
+        if self.waiting:
+            self.begin(asyncio.get_running_loop())
 
     def look(self) -> None:
         """End those whose time is over, of one task's the first: the others may be ended by that."""
         now = asyncio.get_running_loop().time()
+        if (lag_s := now - self._due) > LAG_S:
+            self._due = now
+            for each in self.waiting:
+                each.forgive(lag_s, now)
         late = sorted((each for each in self.waiting if each.end <= now), key=lambda each: each.end)
         for each in {each.task: each for each in reversed(late)}.values():
             del self.waiting[each]
@@ -58,13 +58,14 @@ _LAST: Final[list[tuple[ref[asyncio.AbstractEventLoop], _Watch]]] = []
 
 
 def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
-    if _LAST and _LAST[0][0]() is loop:
-        return _LAST[0][1]
-    watch = _WATCHES.get(loop)
-    if watch is None:
-        watch = _WATCHES[loop] = _Watch()
-    _LAST[:] = [(ref(loop), watch)]
-    return watch
+    for last, watch in _LAST:
+        if last() is loop:
+            return watch
+    found = _WATCHES.get(loop)
+    if found is None:
+        found = _WATCHES[loop] = _Watch()
+    _LAST[:] = [(ref(loop), found)]
+    return found
 
 
 class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
@@ -98,11 +99,12 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
             loop.call_soon(watch.look)
         return self
 
-    def forgive(self, lag_s: float) -> None:
-        """The loop has lagged for so long."""
+    def forgive(self, lag_s: float, now: float) -> None:
+        """The loop has lagged for so long until now: what came meanwhile could not be read before."""
         more_s = min(lag_s, self._spare_s)
-        self._spare_s -= more_s
-        self.end += more_s
+        if more_s > 0:
+            self._spare_s -= more_s
+            self.end = max(self.end, now) + more_s
 
     def expire(self) -> None:
         """The time is over."""

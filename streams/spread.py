@@ -2,7 +2,8 @@
 
 The log of slots repeats itself: what went out in a burst goes out in a burst again a window later, for as long as there
 is more to do. The intents of a burst are all written at once, each takes longer for that, and slots pass before theirs
-is durable: of a lane's fifty a second, every fourth was lost. A lane that has less to do calls at once.
+is durable: of a lane's fifty a second, every fourth was lost. A lane that has less to do calls at once, and calls that
+are GAP_S apart hinder each other no more: to spread those of a long window further would only make them wait.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ SHARE: Final = 0.9
 """Of the window over which its calls are spread; the rest is for what comes late, or nothing would make up for it."""
 
 
+GAP_S: Final = 0.02
+"""Between two calls at most."""
+
+
 class Spread:
     """The pace of one process. ``window_s`` is the limiter's window, with its guard; times are ``time.monotonic``'s."""
 
     def __init__(self, window_s: float, limit: int) -> None:
         self._window_s = window_s
-        self._gap_s = SHARE * window_s / limit
+        self._gap_s = min(GAP_S, SHARE * window_s / limit)
         self._full_until = -math.inf
         self._last_at = -math.inf
 

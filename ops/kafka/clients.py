@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,7 +33,6 @@ from aiokafka.errors import (
 from ops.deadline import within
 from ops.kafka.message import Message
 from ops.kafka.partitions import home, partition_for, partitioner
-from ops.kafka.together import SMALL, Together
 
 __all__ = [
     "REFUSALS",
@@ -96,20 +95,17 @@ class PublishTimedOut(PublishError):
 _Told = tuple[int, Any]
 """The place of a record, and what became of it: an exception, or whatever the broker said."""
 MANY: Final = 16
+SMALL: Final = 128 * 1024
 
 
 class Publisher:
     """A producer that has said nothing until every replica in sync has said yes.
 
-    An async context manager; ``start`` fails with KafkaError while the broker is away. ``together``: records that are
-    published one by one in the same turn of the loop share batches.
+    An async context manager; ``start`` fails with KafkaError while the broker is away.
     """
 
-    def __init__(
-        self, kafka: KafkaSettings, *, linger_ms: int = 5, request_timeout_ms: int = 30_000, together: bool = False
-    ) -> None:
+    def __init__(self, kafka: KafkaSettings, *, linger_ms: int = 5, request_timeout_ms: int = 30_000) -> None:
         self._kafka = kafka
-        self._together = Together() if together else None
         self._linger_ms = linger_ms
         self._request_timeout_ms = request_timeout_ms
         self._producer: AIOKafkaProducer | None = None
@@ -191,7 +187,7 @@ class Publisher:
 
         Raises RecordRefused for the first record that the broker refuses for good, PublishTimedOut for anything else.
         """
-        send = self._way(messages)
+        send = self._in_batches if len(messages) >= MANY and _all_small(messages) else self._one_by_one
         try:
             with within(timeout_s):
                 producer = await self._renew() if self._gap else self._producer
@@ -212,16 +208,6 @@ class Publisher:
                 raise PublishTimedOut(type(answer).__name__) from answer
         if refused is not None:
             raise refused
-
-    def _way(self, messages: Sequence[Message]) -> Callable[..., Awaitable[list[_Told]]]:
-        if len(messages) == 1 and self._together is not None and _all_small(messages):
-            return self._with_others
-        return self._in_batches if len(messages) >= MANY and _all_small(messages) else self._one_by_one
-
-    async def _with_others(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Told]:
-        """One record, in a batch with what else is published now."""
-        assert self._together is not None  # noqa: S101 - only asked where it is there
-        return [(0, await self._together.post(producer, messages[0]))]
 
     async def _one_by_one(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Told]:
         sent: list[asyncio.Future[Any]] = []

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ingress.one_write import OneWrite
+from ingress.one_write import LARGE, OneWrite
 
 
 class Transport:
@@ -50,13 +50,14 @@ async def writing(transport: Transport) -> OneWrite:
 
 async def test_head_and_body_are_one_write(transport: Transport, writing: OneWrite) -> None:
     writing.write(b"head")
-    writing.write(b"body")
     assert transport.written == []
-    writing.flush()
+    writing.write(b"body")
     assert transport.written == [b"headbody"]
+    writing.write(b"an answer without one")
+    writing.flush()
     await asyncio.sleep(0)
     writing.flush()
-    assert transport.written == [b"headbody"]
+    assert transport.written == [b"headbody", b"an answer without one"]
 
 
 async def test_what_nobody_flushes_goes_out_in_the_next_turn(transport: Transport, writing: OneWrite) -> None:
@@ -65,6 +66,23 @@ async def test_what_nobody_flushes_goes_out_in_the_next_turn(transport: Transpor
         writing.write(b";")
         await asyncio.sleep(0)
     assert transport.written == [b"0;", b"1;", b"2;"]
+
+
+async def test_no_more_than_one_small_piece_is_held_so_that_the_transport_can_say_stop(
+    transport: Transport, writing: OneWrite
+) -> None:
+    for number in range(1, 100):
+        writing.write(bytes(1000))
+        assert number * 1000 - sum(map(len, transport.written)) <= 1000
+    writing.write(bytes(LARGE + 1))
+    assert sum(map(len, transport.written)) == 99 * 1000 + LARGE + 1
+
+
+async def test_what_is_held_when_the_connection_ends_is_dropped(transport: Transport, writing: OneWrite) -> None:
+    writing.write(b"to nobody")
+    writing.abort()
+    await asyncio.sleep(0)
+    assert transport.written == []
 
 
 async def test_a_close_comes_after_what_was_written(transport: Transport, writing: OneWrite) -> None:

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from ingress import requests
+from ingress.one_write import OneWrite
 from tests.unit.ingress.fakes import AUTHORIZED, ID, World
 from tests.unit.ingress.raw import ALIVE, CREATE, HOST, RAW, client, connected, serving
 
@@ -58,6 +59,24 @@ async def test_an_answer_from_below_the_app_is_as_safe_as_any_other(raw: bytes, 
                      "strict-transport-security"):  # fmt: skip
             assert headers[name] == expected[name]
         assert len(headers["x-request-id"]) == 16
+
+
+async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    write = OneWrite.flush
+
+    def flush(self: OneWrite) -> None:
+        if self._held:
+            written.append(b"".join(self._held))
+        write(self)
+
+    monkeypatch.setattr(OneWrite, "flush", flush)
+    async with client() as found:
+        for _ in range(2):
+            found.writer.write(CREATE + b"content-length: %d\r\n\r\n" % len(RAW) + RAW)
+            _, _, body = await found.answer()
+            assert [each[:9] for each in written] == [b"HTTP/1.1 "]
+            assert written.pop().endswith(b"\r\n\r\n" + body)
 
 
 async def test_a_chunk_that_is_no_chunk_ends_the_connection_and_publishes_nothing() -> None:

@@ -222,6 +222,23 @@ async def test_a_thousand_waits_share_a_timer_and_none_is_left_after_them(monkey
         await asyncio.sleep(SHORT_S)
 
 
+@pytest.mark.parametrize("lag_s", [0.15, 0.3, 0.6])
+async def test_a_lag_of_any_length_leaves_the_patient_time_to_see_the_answer(lag_s: float) -> None:
+    async def wait(bound: within) -> None:
+        with bound:
+            for _ in range(5):  # an answer passes through some hands of the loop
+                await asyncio.sleep(0.001)
+
+    for look_early in (False, True):
+        waiting = asyncio.create_task(wait(within(0.1, patient=True)))
+        await asyncio.sleep(0)
+        time.sleep(lag_s)
+        if look_early:
+            with pytest.raises(TimeoutError), within(0.0):
+                await asyncio.sleep(LONG_S)
+        await waiting
+
+
 async def test_while_the_loop_lags_only_the_patient_give_the_other_side_that_time_again() -> None:
     async def wait(bound: within) -> str:
         with bound:

@@ -16,6 +16,7 @@ from streams.errors import LimiterUnavailable, PermitExpired
 from streams.limiter.port import Permit
 from streams.providers.port import OutcomeKind
 from streams.queues import FIRST, Queue
+from streams.spread import GAP_S
 from tests.unit.streams.world import ORIGIN, TASK, FreeLimiter, ScriptedProvider, World
 
 
@@ -30,6 +31,30 @@ class Ahead(FreeLimiter):
         del lead_s
         now = time.monotonic()
         return Permit(opens_at=now + 0.4, closes_at=now + 10, slot_us=int(now * 1e6))
+
+
+class Full(FreeLimiter):
+    """The window is full for another 0.2 s; then every slot is free."""
+
+    def __init__(self) -> None:
+        self.opens_at = time.monotonic() + 0.2
+        self.apart: list[float] = []
+
+    async def acquire(self, lead_s: float = 0.0) -> Permit:
+        asked_for = time.monotonic() + lead_s
+        self.apart.append(asked_for - self.opens_at)
+        self.opens_at = max(self.opens_at, asked_for)
+        return Permit(opens_at=self.opens_at, closes_at=self.opens_at + 10, slot_us=int(self.opens_at * 1e6))
+
+
+async def test_behind_a_full_window_slots_are_asked_for_apart() -> None:
+    world = World()
+    worker = world.worker(ScriptedProvider([OutcomeKind.APPROVED] * 6))
+    worker.limiter = limiter = Full()
+    tasks = [replace(TASK, payment_id=f"{TASK.payment_id[:-1]}{number}") for number in range(6)]
+    await asyncio.gather(*(worker.create(task, ORIGIN, queue=FIRST) for task in tasks))
+    assert limiter.apart[0] < 0  # nothing to spread yet
+    assert all(apart_s >= GAP_S - 0.001 for apart_s in limiter.apart[1:])
 
 
 async def test_one_late_permit_costs_another_permit_and_no_event() -> None:

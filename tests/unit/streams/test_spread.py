@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.spread import Spread
+from streams.spread import GAP_S, SHARE, Spread
 
 WINDOW_S = 1.02
 LEAD_S = 0.05
@@ -62,7 +62,7 @@ def test_under_load_calls_are_spread_over_the_window_and_none_is_given_away(
     assert took_s <= (len(settled) - 1) / limit * WINDOW_S + WINDOW_S * (1 + 2 / limit)
     if workers == 1:
         together = max(sum(first <= each < first + WINDOW_S / 5 for each in settled) for first in settled)
-        assert together <= limit / 5 / 0.9 + 2
+        assert together <= WINDOW_S / 5 / min(GAP_S, SHARE * WINDOW_S / limit) + 2
 
 
 def test_a_lane_whose_queue_is_empty_for_a_window_calls_at_once_again() -> None:

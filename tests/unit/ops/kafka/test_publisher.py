@@ -32,7 +32,6 @@ from ops.kafka.clients import (
     RecordRefused,
     partition_for,
 )
-from ops.kafka.together import SMALL
 
 PARTITIONS = 3
 LARGEST_BATCH = 20_000
@@ -108,13 +107,6 @@ def publisher(producer: Producer) -> Publisher:
     return found
 
 
-@pytest.fixture
-def together(producer: Producer) -> Publisher:
-    found = Publisher(KafkaSettings("nowhere:1"), together=True)
-    found._producer = cast("Any", producer)
-    return found
-
-
 def records(topic: str, count: int, size: int = 8) -> list[Message]:
     return [
         Message(topic, b"key-%d" % (n % 7), struct.pack(">q", n) + bytes(size), (("n", b"%d" % n),))
@@ -162,7 +154,7 @@ async def test_records_without_a_key_go_anywhere(producer: Producer, publisher: 
 
 
 async def test_a_large_record_is_sent_on_its_own(producer: Producer, publisher: Publisher) -> None:
-    await publisher.publish([*records("a", 50), Message("a", b"large", bytes(SMALL + 1))])
+    await publisher.publish([*records("a", 50), Message("a", b"large", bytes(clients.SMALL + 1))])
     assert not producer.batches
     assert sum(map(len, producer.stored.values())) == 51
 
@@ -289,77 +281,3 @@ async def test_a_stop_waits_for_a_renewal_and_leaves_no_producer_behind(
     await asyncio.wait_for(stopping, 5)
     assert (new.stopped, producer.stopped, publisher._producer) == (True, True, None)
     await asyncio.wait({asking})
-
-
-async def test_what_is_published_at_once_shares_a_batch_of_each_partition(
-    producer: Producer, publisher: Publisher, together: Publisher
-) -> None:
-    sent = [*records("a", 60), Message("b", None, b"anywhere"), Message("a", b"x", b"fixed", partition=1)]
-    await asyncio.gather(*(together.publish([message]) for message in sent))
-    assert producer.batches == PARTITIONS + 1
-    shared, producer.stored = producer.stored, {}
-    for message in sent:
-        if message.key is not None:
-            await publisher.publish([message])
-    assert {place: found for place, found in shared.items() if place[0] == "a"} == producer.stored
-    producer.stored = {}
-    await together.publish(records("a", 3))  # several of one caller are no batch of others'
-    await together.publish([Message("a", b"large", bytes(SMALL + 1))])
-    assert producer.batches == PARTITIONS + 1
-    assert sum(map(len, producer.stored.values())) == 4
-
-
-async def test_more_than_a_batch_takes_becomes_several_in_order(producer: Producer, together: Publisher) -> None:
-    sent = [Message("a", b"k", each.value, each.headers) for each in records("a", 100, 1000)]
-    await asyncio.gather(*(together.publish([message]) for message in sent))
-    (found,) = producer.stored.values()
-    assert [value for _, value, _ in found] == [each.value for each in sent]
-    with pytest.raises(PublishTimedOut):  # of a size that this producer's batches do not take
-        await together.publish([Message("a", b"k", bytes(LARGEST_BATCH))])
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [
-        (MessageSizeTooLargeError(), RecordRefused),
-        (NotEnoughReplicasError(), PublishTimedOut),
-        (KafkaError(), PublishTimedOut),
-    ],
-)
-async def test_what_becomes_of_one_batch_is_told_to_its_own_records_alone(
-    error: Exception, raised: type[Exception], producer: Producer, together: Publisher
-) -> None:
-    producer.errors["bad"], producer.silent = error, "silent"
-    sent = [Message(topic, b"k", b"v") for topic in ("bad", "good", "bad", "silent", "unknown")]
-    found = await asyncio.gather(*(together.publish([message], 0.1) for message in sent), return_exceptions=True)
-    assert [type(each) for each in found] == [raised, type(None), raised, PublishTimedOut, PublishTimedOut]
-
-
-async def test_one_that_is_cut_off_takes_nobody_of_its_batch_along(producer: Producer, together: Publisher) -> None:
-    producer.silent = "a"
-    waits = [asyncio.create_task(together.publish([Message("a", b"k", b"%d" % n)])) for n in range(3)]
-    while not producer.answers:
-        await asyncio.sleep(0)
-    waits[1].cancel()
-    await asyncio.sleep(0)
-    producer.answers[0].set_result(None)
-    assert [type(each) for each in await asyncio.gather(*waits, return_exceptions=True)] == [
-        type(None),
-        asyncio.CancelledError,
-        type(None),
-    ]
-
-
-async def test_a_gap_in_a_batch_of_many_renews_the_producer(
-    producer: Producer, together: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fresh = Producer()
-    monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **_: fresh)
-    producer.errors["a"] = OutOfOrderSequenceNumber()
-    found = await asyncio.gather(*(together.publish([message]) for message in records("a", 5)), return_exceptions=True)
-    assert {type(each) for each in found} == {PublishTimedOut}
-    await asyncio.gather(*(together.publish([message]) for message in records("a", 5)))
-    assert fresh.started
-    assert sum(map(len, fresh.stored.values())) == 5
-    await together.stop()
-    assert producer.stopped
