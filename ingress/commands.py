@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from ingress.presence import Away, Presence
 from ops.kafka.clients import Message, Publisher, PublishError, PublishTimedOut, RecordRefused
@@ -51,9 +50,9 @@ class Commands:
         """Whether Kafka is known to be away."""
         return self._presence.away
 
-    def publish(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, None]:
-        """Ends when every in-sync replica has it. Raises RecordRefused, PublishTimedOut: it may be stored or not."""
-        return self.publish_all([message], timeout_s)
+    async def publish(self, message: Message, timeout_s: float) -> None:
+        """Returns when every in-sync replica has it. Raises RecordRefused, PublishTimedOut: it may be stored or not."""
+        await self.publish_all([message], timeout_s)
 
     async def publish_all(self, messages: list[Message], timeout_s: float) -> None:
         """Like ``publish``, of several: in their order where they share a partition."""

@@ -31,7 +31,6 @@ ANSWERS: Final = Counter("kifiya_ingress_answers", "Answers by route and status 
 
 PAGES: Final = frozenset({"/docs", "/asyncapi"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,64}")
-_TRACE: Final = trace.HEADER.encode()
 _GONE: Final = 499
 """What the client that left would have been answered, in the counts (nginx's number)."""
 
@@ -102,7 +101,7 @@ class Edge:
         began = time.perf_counter()
         brought = sent(scope)
         request_id = _request_id(brought)
-        context = _context(brought)
+        context = trace.of(scope["headers"])
         trace.CURRENT.set(context)
         structlog.contextvars.bind_contextvars(request_id=request_id.decode(), traceparent=context)
         if scope["method"] == "HEAD":  # answered like a GET; the server's own scope says HEAD still: it sends no body
@@ -150,12 +149,6 @@ class Edge:
 def _answers(route: str, status: int) -> Any:
     """Their count; to find it costs as much as to count."""
     return ANSWERS.labels(route, str(status))
-
-
-def _context(brought: Sent) -> str | None:
-    """The trace that the request belongs to."""
-    found = brought.values(_TRACE)
-    return trace.parse(found[0]) if len(found) == 1 else None
 
 
 def _request_id(brought: Sent) -> bytes:

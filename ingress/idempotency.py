@@ -59,7 +59,7 @@ class Keys:
     """The keys in Redis. Every method raises Away instead of waiting longer than twice ``timeout_s``."""
 
     def __init__(self, url: str, *, lease_s: float, remember_s: int, timeout_s: float = 0.3) -> None:
-        # The socket has no time-out of its own: each round has one, one for each answer costs more than that.
+        # No time-out of the socket: each round has one, and one for each answer would cost more than to read it.
         self._pool: Any = redis.ConnectionPool.from_url(
             url, socket_timeout=None, socket_connect_timeout=timeout_s, driver_info=None
         )

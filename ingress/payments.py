@@ -90,22 +90,6 @@ def _creates(code: str) -> Any:
     return CREATES.labels(code)
 
 
-class Created(Response):
-    """201 and the payment: what Starlette's own does, without what it does for other answers."""
-
-    media_type = "application/json"
-
-    def __init__(self, document: bytes, payment_id: str) -> None:
-        self.status_code = 201
-        self.background = None
-        self.body = document
-        self.raw_headers = [
-            (b"location", b"/v1/payments/" + payment_id.encode()),
-            (b"content-length", b"%d" % len(document)),
-            (b"content-type", b"application/json"),
-        ]
-
-
 class Replay(StrEnum):
     """How a repeat is answered: 409 and the payment as it stands, or 200 and the payment as it was first answered."""
 
@@ -115,10 +99,10 @@ class Replay(StrEnum):
 
 def answer(taken: Taken, payment_id: str, replay: Replay) -> Response:
     """How a create that was taken is answered. Raises Problem 409, 422."""
-    if taken.answer is Answer.ACCEPTED:
-        return Created(taken.document, payment_id)
     location = {"Location": f"/v1/payments/{payment_id}"}
     match taken.answer:
+        case Answer.ACCEPTED:
+            return Response(taken.document, 201, location, "application/json")
         case Answer.REPEATED:
             location["Idempotency-Replayed"] = "true"
             if replay is Replay.ORIGINAL:

@@ -113,12 +113,7 @@ class Tenants:
         """Whose key came as ``Authorization``. Raises Problem 401, and 503 where that cannot be told."""
         presented = bearer(credentials)
         digest = api_key.digest(self._pepper, presented)
-        key_id = api_key.key_id(presented) or _NO_ID
-        known = self._known.get(key_id)
-        if known is not None and self._clock() - known.at < REFRESH_S:
-            found = known.key
-        else:
-            found = await self._find(key_id)
+        found = await self._find(api_key.key_id(presented) or _NO_ID)
         same = compare_digest(digest, found.digest if found else _NO_DIGEST)
         if found is None or not same or (found.ends_at is not None and found.ends_at <= self._clock()):
             raise INVALID

@@ -35,54 +35,70 @@ def _ms(moment: dt.datetime | None) -> int | None:
     return None if moment is None else (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
+def _view(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "payment_id": str(fields["payment_id"]),
+        "status": fields["status"],
+        "merchant_id": fields["merchant_id"],
+        "amount": money.to_decimal(fields["amount_minor"], fields["currency"]),
+        "currency": fields["currency"],
+        "payment_method": fields["payment_method"],
+        "customer_id": fields["customer_id"],
+        "description": fields["description"],
+        "metadata": fields["metadata"],
+        "lane": fields["lane"],
+        "expires_at": _iso(fields["expires_at_ms"]),
+        "attempts": fields["attempts"],
+        "retry_at": _iso(fields["retry_at_ms"]),
+        "reason": fields["reason"],
+        "provider_charge_id": fields["provider_charge_id"],
+        "created_at": _iso(fields["accepted_at_ms"]),
+        "updated_at": _iso(fields["updated_at_ms"]),
+        "version": fields["version"],
+    }
+
+
 def accepted(command: PaymentCommand, lane: str) -> dict[str, Any]:
     """A payment that was accepted a moment ago."""
     command = commands.normalised(command)
-    accepted_at = _iso(command.accepted_at_ms)
-    return {
-        "payment_id": command.payment_id,
-        "status": "PENDING",
-        "merchant_id": command.merchant_id,
-        "amount": money.to_decimal(command.amount_minor or 0, command.currency or ""),
-        "currency": command.currency,
-        "payment_method": command.payment_method,
-        "customer_id": command.customer_id,
-        "description": command.description,
-        "metadata": command.metadata,
-        "lane": lane,
-        "expires_at": _iso(command.expires_at_ms),
-        "attempts": 0,
-        "retry_at": None,
-        "reason": None,
-        "provider_charge_id": None,
-        "created_at": accepted_at,
-        "updated_at": accepted_at,
-        "version": 0,
-    }
+    return _view(
+        {
+            "payment_id": command.payment_id,
+            "merchant_id": command.merchant_id,
+            "amount_minor": command.amount_minor,
+            "currency": command.currency,
+            "payment_method": command.payment_method,
+            "customer_id": command.customer_id,
+            "description": command.description,
+            "metadata": command.metadata,
+            "expires_at_ms": command.expires_at_ms,
+            "accepted_at_ms": command.accepted_at_ms,
+            "updated_at_ms": command.accepted_at_ms,
+            "lane": lane,
+            "status": "PENDING",
+            "attempts": 0,
+            "retry_at_ms": None,
+            "reason": None,
+            "provider_charge_id": None,
+            "version": 0,
+        }
+    )
 
 
 def stored(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the ``payments`` table."""
-    return {
-        "payment_id": str(row["payment_id"]),
-        "status": row["state"],
-        "merchant_id": row["merchant_id"],
-        "amount": money.to_decimal(row["amount_minor"], row["currency"]),
-        "currency": row["currency"],
-        "payment_method": row["payment_method"],
-        "customer_id": row["customer_id"],
-        "description": row["description"],
-        "metadata": orjson.loads(row["metadata"] or "{}"),
-        "lane": row["lane"],
-        "expires_at": _iso(_ms(row["expires_at"])),
-        "attempts": row["attempt"],
-        "retry_at": _iso(_ms(row["retry_at"])),
-        "reason": row["reason"],
-        "provider_charge_id": row["provider_charge_id"],
-        "created_at": _iso(_ms(row["accepted_at"])),
-        "updated_at": _iso(_ms(row["updated_at"])),
-        "version": row["version"],
-    }
+    return _view(
+        {
+            **row,
+            "status": row["state"],
+            "attempts": row["attempt"],
+            "metadata": orjson.loads(row["metadata"] or "{}"),
+            "expires_at_ms": _ms(row["expires_at"]),
+            "accepted_at_ms": _ms(row["accepted_at"]),
+            "updated_at_ms": _ms(row["updated_at"]),
+            "retry_at_ms": _ms(row["retry_at"]),
+        }
+    )
 
 
 def ended(document: bytes, result: PaymentResult) -> bytes:

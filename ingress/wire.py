@@ -43,8 +43,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """A client is there; its first request must come soon."""
-        self._writing = OneWrite(transport, self.loop)
-        super().connection_made(self._writing)  # type: ignore[arg-type]  # all that uvicorn asks of a transport
+        one = OneWrite(transport, self.loop)
+        super().connection_made(one)  # type: ignore[arg-type]  # it is all that uvicorn asks of a transport
         self._late = self.loop.call_later(HEAD_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,7 +95,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer's last byte; the request may still be on its way, or the next one have begun."""
-        self._writing.flush()
         super().on_response_complete()
         if self._in_message and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()

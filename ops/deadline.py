@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 EVERY_S: Final = 0.05
 """How often it is looked who is late: by so much more a wait may last."""
@@ -53,21 +53,6 @@ class _Watch:
 _WATCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch]] = WeakKeyDictionary()
 
 
-_LAST: Final[list[tuple[ref[asyncio.AbstractEventLoop], _Watch]]] = []
-"""The one of the loop that asked last: nearly always there is only one, and its address is found at once."""
-
-
-def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
-    for last, watch in _LAST:
-        if last() is loop:
-            return watch
-    found = _WATCHES.get(loop)
-    if found is None:
-        found = _WATCHES[loop] = _Watch()
-    _LAST[:] = [(ref(loop), found)]
-    return found
-
-
 class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
     """``with within(seconds): await ...``; raises TimeoutError at most ``EVERY_S`` after they are over.
 
@@ -90,7 +75,9 @@ class within:  # noqa: N801 - reads like asyncio.timeout, and does what it does
         task = asyncio.current_task(loop)
         if task is None or self._watch is not None:
             raise RuntimeError("only a task can wait, and each time within new bounds")
-        watch = _watch_of(loop)
+        watch = _WATCHES.get(loop)
+        if watch is None:
+            watch = _WATCHES[loop] = _Watch()
         self.task, self._watch, self._before = task, watch, task.cancelling()
         self.end = loop.time() + self._seconds
         watch.waiting[self] = None

@@ -13,8 +13,6 @@ from typing import Final
 
 SHARE: Final = 0.9
 """Of the window over which its calls are spread; the rest is for what comes late, or nothing would make up for it."""
-
-
 GAP_S: Final = 0.02
 """Between two calls at most."""
 

@@ -203,6 +203,9 @@ class Load:
             while self._in_hand and time.perf_counter() < sent + DRAIN_S:
                 await asyncio.sleep(0.002)
             made[self._tally.statuses[ACCEPTED] - accepted] += 1
+            if self._in_hand:  # its connections cannot take another one
+                self._tally.statuses[0] += self._in_hand
+                break
         return self._tally.report(began) | {"made": {str(each): count for each, count in sorted(made.items())}}
 
 

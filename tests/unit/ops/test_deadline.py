@@ -232,7 +232,7 @@ async def test_a_lag_of_any_length_leaves_the_patient_time_to_see_the_answer(lag
     for look_early in (False, True):
         waiting = asyncio.create_task(wait(within(0.1, patient=True)))
         await asyncio.sleep(0)
-        time.sleep(lag_s)
+        time.sleep(lag_s)  # the loop lags; the answer has come by now
         if look_early:
             with pytest.raises(TimeoutError), within(0.0):
                 await asyncio.sleep(LONG_S)
@@ -259,7 +259,7 @@ async def test_while_the_loop_lags_only_the_patient_give_the_other_side_that_tim
 async def test_patience_lasts_once_as_long_as_the_wait() -> None:
     async def lag() -> None:
         while True:
-            time.sleep(2 * deadline.EVERY_S)
+            time.sleep(2 * deadline.EVERY_S)  # it blocks the loop: that is the lag
             await asyncio.sleep(0)
 
     lagging = asyncio.create_task(lag())
