@@ -12,10 +12,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from ingress import app
 from ingress.edge import Shortcut
 from ingress.rates import Rates
 from ingress.ticks import Ticks
+from tests.unit.ingress import fakes
 from tests.unit.ingress.fakes import AUTHORIZED, BODY, KEY, World
 
 JSON = {"Content-Type": "application/json", "Idempotency-Key": KEY}
@@ -39,7 +39,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes]] = {
 @pytest.fixture(autouse=True)
 def within_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of a merchant's rate begins anew with each."""
-    monkeypatch.setattr(app, "Rates", functools.partial(Rates, clock=lambda: 1000.0))
+    monkeypatch.setattr(fakes, "Rates", functools.partial(Rates, clock=lambda: 1000.0))
 
 
 class Routed:
