@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from aiokafka import TopicPartition
 
 from ops.bench.figures import Aim, Figure
-from ops.bench.rig import Bench, declare, environment, kafka_of, output
-from ops.bench.served import Server, merchant, migrate, serving
+from ops.bench.rig import Bench, kafka_of, output
+from ops.bench.served import Server, one_ingress
 from ops.kafka.clients import KafkaSettings, end_offsets
-from ops.local.stack import running
 from schemas import topics
 
 NAME: Final = "keys"
@@ -25,15 +21,9 @@ _WITHIN_S: Final = 900.0
 async def measure(bench: Bench) -> list[Figure]:
     """One ingress, and what it published."""
     count = bench.size(1000, 50)
-    with TemporaryDirectory(prefix="kifiya-bench-") as folder:
-        async with running(bench.kind, overrides=False) as stack, AsyncExitStack() as servers:
-            kafka = kafka_of(stack)
-            await declare(kafka)
-            await migrate(stack)
-            key = await merchant(stack)
-            server = await serving(servers, bench, environment(stack, Path(folder)), "ingress", key)
-            found = await _waves(server, count)
-            published = await _published(kafka)
+    async with one_ingress(bench) as (server, stack):
+        found = await _waves(server, count)
+        published = await _published(kafka_of(stack))
     others = sum(number for status, number in found["statuses"].items() if status not in {"201", "409"})
     once = found["made"].get("1", 0)
     return [

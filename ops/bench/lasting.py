@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from ops.bench.figures import Aim, Figure
 from ops.bench.proc import resident_bytes
-from ops.bench.rig import Bench, NotMeasured, declare, environment, kafka_of
-from ops.bench.served import CLOSED_CONNECTIONS, load, merchant, migrate, serving
-from ops.local.stack import running
+from ops.bench.rig import Bench, NotMeasured
+from ops.bench.served import CLOSED_CONNECTIONS, load, one_ingress
 
 NAME: Final = "lasting"
 MOST_MB: Final = 20.0
@@ -25,18 +21,13 @@ _MB: Final = 1e6
 async def measure(bench: Bench) -> list[Figure]:
     """One closed loop; its memory after a fifth of the time, at its end, and at most in between."""
     seconds = bench.size(600, 20)
-    with TemporaryDirectory(prefix="kifiya-bench-") as folder:
-        async with running(bench.kind, overrides=False) as stack, AsyncExitStack() as servers:
-            await declare(kafka_of(stack))
-            await migrate(stack)
-            key = await merchant(stack)
-            server = await serving(servers, bench, environment(stack, Path(folder)), "ingress", key)
-            loading = asyncio.create_task(load("closed", server, seconds, "--connections", str(CLOSED_CONNECTIONS)))
-            sizes: list[float] = []
-            while not loading.done():
-                sizes.append(resident_bytes(server.pid) / _MB)
-                await asyncio.wait({loading}, timeout=_EVERY_S)
-            found = loading.result()
+    async with one_ingress(bench) as (server, _):
+        loading = asyncio.create_task(load("closed", server, seconds, "--connections", str(CLOSED_CONNECTIONS)))
+        sizes: list[float] = []
+        while not loading.done():
+            sizes.append(resident_bytes(server.pid) / _MB)
+            await asyncio.wait({loading}, timeout=_EVERY_S)
+        found = loading.result()
     warm = sizes[int(len(sizes) * WARM) :]
     if len(warm) < 3:  # noqa: PLR2004 - a beginning, a middle and an end
         raise NotMeasured("the load was over before its memory could be looked at")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from ops import merchants
 from ops.bench.load import DRAIN_S
 from ops.bench.proc import processor_s
-from ops.bench.rig import Bench, NotMeasured, answers, environment, output, process
+from ops.bench.rig import Bench, NotMeasured, answers, declare, environment, kafka_of, output, process
 from ops.local.child import StartError
 from ops.local.ports import free_port
-from ops.local.stack import Stack
+from ops.local.stack import Stack, running
 from schemas.api_key import SANDBOX_PEPPER, SCOPES, Mode
 
 CLOSED_CONNECTIONS: Final = 64
@@ -78,6 +80,17 @@ async def serving(servers: AsyncExitStack, bench: Bench, env: dict[str, str], mo
     settings = {**env, "INGRESS_HOST": "127.0.0.1", "INGRESS_PORT": str(port)}
     found = await servers.enter_async_context(process(bench, module, arguments, settings, probe))
     return Server(f"{url}/v1/payments", found.pid or 0, key)
+
+
+@asynccontextmanager
+async def one_ingress(bench: Bench) -> AsyncIterator[tuple[Server, Stack]]:
+    """An ingress over a stack of its own, for the block. Raises StartError."""
+    with TemporaryDirectory(prefix="kifiya-bench-") as folder:
+        async with running(bench.kind, overrides=False) as stack, AsyncExitStack() as servers:
+            await declare(kafka_of(stack))
+            await migrate(stack)
+            key = await merchant(stack)
+            yield await serving(servers, bench, environment(stack, Path(folder)), "ingress", key), stack
 
 
 async def load(way: str, server: Server, seconds: float, *more: str) -> dict[str, Any]:
